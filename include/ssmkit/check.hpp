@@ -1,0 +1,225 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace ssmkit {
+
+template <class T, std::size_t Rank>
+class view;
+
+/// An argument that does not fit: the message names the operation, the argument, what it got and what was expected.
+class shape_error : public std::invalid_argument {
+public:
+    using std::invalid_argument::invalid_argument;
+};
+
+/// What is told of a mistake where exceptions are off (-fno-exceptions). The handler must not return to the caller; if it
+/// does, the program is aborted.
+using error_handler = void (*)(const char* message);
+
+namespace detail {
+
+inline void print_and_abort(const char* message)
+{
+    std::fprintf(stderr, "%s\n", message);
+    std::abort();
+}
+
+inline error_handler& current_error_handler()
+{
+    static error_handler handler = print_and_abort;
+    return handler;
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail(const std::string& message)
+{
+#if defined(__cpp_exceptions)
+    throw shape_error(message);
+#else
+    current_error_handler()(message.c_str());
+    std::abort();
+#endif
+}
+
+}  // namespace detail
+
+/// Replaces the handler used where exceptions are off and returns the one that was in place. Not thread-safe: set it once.
+inline error_handler set_error_handler(error_handler handler)
+{
+    error_handler& current = detail::current_error_handler();
+    const error_handler before = current;
+    current = handler;
+    return before;
+}
+
+namespace detail {
+
+[[gnu::cold, gnu::noinline]] inline std::string shape_text(const std::int64_t* extents, std::size_t rank)
+{
+    std::string text = "(";
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+        if (axis) text += ", ";
+        text += std::to_string(extents[axis]);
+    }
+    return text + ")";
+}
+
+inline void require_elements(std::int64_t have, std::int64_t need)
+{
+    if (have < need) [[unlikely]] {
+        fail("view: the memory holds " + std::to_string(have) + " elements, the extents ask for " + std::to_string(need));
+    }
+}
+
+/// An axis by name, with the extent it must have; `any` accepts what is there.
+struct axis {
+    static constexpr std::int64_t any = -1;
+    const char* name;
+    std::int64_t extent = any;
+};
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_shape(const char* op, const char* argument,
+                                                              const std::int64_t* extents, std::size_t rank,
+                                                              const axis* expected)
+{
+    std::string text = std::string(op) + ": " + argument + " has shape " + shape_text(extents, rank) + ", expected (";
+    for (std::size_t i = 0; i < rank; ++i) {
+        if (i) text += ", ";
+        text += expected[i].name;
+        if (expected[i].extent != axis::any) text += " = " + std::to_string(expected[i].extent);
+    }
+    fail(text + ")");
+}
+
+/// Throws shape_error unless every axis of `v` has the extent asked for.
+template <class T, std::size_t Rank>
+void require_shape(const char* op, const char* argument, const view<T, Rank>& v, const axis (&expected)[Rank])
+{
+    for (std::size_t i = 0; i < Rank; ++i) {
+        const bool fits = expected[i].extent == axis::any ? v.extent(i) >= 0 : v.extent(i) == expected[i].extent;
+        if (!fits) [[unlikely]] fail_shape(op, argument, v.extents().data(), Rank, expected);
+    }
+}
+
+/// The same for an argument that may be left out.
+template <class T, std::size_t Rank>
+void require_shape_if_given(const char* op, const char* argument, const view<T, Rank>& v, const axis (&expected)[Rank])
+{
+    if (v.data() != nullptr) require_shape(op, argument, v, expected);
+}
+
+inline void require(bool holds, const char* op, const char* argument, std::string_view complaint)
+{
+    if (!holds) [[unlikely]] fail(std::string(op) + ": " + argument + " " + std::string(complaint));
+}
+
+/// Throws unless the groups divide the channels evenly, as the interleaved group map demands.
+inline void require_groups(const char* op, const char* argument, std::int64_t channels, std::int64_t ngroups)
+{
+    if (channels == 0 && ngroups >= 0) return;
+    if (ngroups <= 0 || channels % ngroups != 0) [[unlikely]] {
+        fail(std::string(op) + ": " + argument + " has " + std::to_string(ngroups) + " groups, expected a divisor of " +
+             std::to_string(channels) + " channels");
+    }
+}
+
+/// A block of memory with holes: what remains of a view for the overlap test, bytes throughout.
+struct footprint {
+    static constexpr std::size_t max_rank = 8;
+    std::uintptr_t first = 0;  // lowest byte
+    std::uint64_t span = 0;    // lowest to one past the highest byte
+    std::size_t rank = 0;
+    struct {
+        std::uint64_t stride, reach;  // reach = (extent - 1) * stride
+    } axes[max_rank];                 // by falling stride
+};
+
+template <class T, std::size_t Rank>
+footprint footprint_of(const view<T, Rank>& v)
+{
+    static_assert(Rank <= footprint::max_rank);
+    footprint f;
+    if (v.empty()) return f;
+    f.first = reinterpret_cast<std::uintptr_t>(v.data());
+    f.span = sizeof(T);
+    for (std::size_t i = 0; i < Rank; ++i) {
+        const std::int64_t reach = (v.extent(i) - 1) * v.stride(i) * static_cast<std::int64_t>(sizeof(T));
+        if (reach == 0) continue;
+        const auto length = static_cast<std::uint64_t>(reach < 0 ? -reach : reach);
+        if (reach < 0) f.first -= length;
+        f.span += length;
+        std::size_t k = f.rank++;
+        const std::uint64_t stride = length / static_cast<std::uint64_t>(v.extent(i) - 1);
+        for (; k > 0 && f.axes[k - 1].stride < stride; --k) f.axes[k] = f.axes[k - 1];
+        f.axes[k] = {stride, length};
+    }
+    return f;
+}
+
+/// True unless the two are certainly disjoint. Decides exactly where both step through memory by common outer strides, as
+/// the slices of one buffer do; otherwise overlapping address ranges count as overlap.
+inline bool may_overlap(footprint a, footprint b, std::size_t outer = 0)
+{
+    if (a.span == 0 || b.span == 0) return false;
+    if (a.first + a.span <= b.first || b.first + b.span <= a.first) return false;
+    if (outer >= a.rank || outer >= b.rank || a.axes[outer].stride != b.axes[outer].stride) return true;
+    const std::uint64_t stride = a.axes[outer].stride;
+    a.span -= a.axes[outer].reach;
+    b.span -= b.axes[outer].reach;
+    if (a.span > stride || b.span > stride) return true;
+    // Both repeat with this stride and fit into one period: what remains is a at 0 (or, seen from its end, at one period)
+    // against b at its phase.
+    const std::uint64_t phase =
+        b.first >= a.first ? (b.first - a.first) % stride : (stride - (a.first - b.first) % stride) % stride;
+    b.first = phase;
+    a.first = 0;
+    if (may_overlap(a, b, outer + 1)) return true;
+    a.first = stride;
+    return may_overlap(a, b, outer + 1);
+}
+
+/// Throws if two indices of an output name the same element.
+template <class T, std::size_t Rank>
+void require_distinct_elements(const char* op, const char* argument, const view<T, Rank>& out)
+{
+    for (std::size_t i = 0; i < Rank; ++i) {
+        require(out.empty() || out.extent(i) <= 1 || out.stride(i) != 0, op, argument,
+                "is written but has stride 0 along an axis");
+    }
+}
+
+/// A footprint with the argument's name.
+struct named_footprint {
+    const char* name;
+    footprint memory;
+};
+
+template <class T, std::size_t Rank>
+named_footprint named(const char* name, const view<T, Rank>& v)
+{
+    return {name, footprint_of(v)};
+}
+
+/// Throws if an output shares memory with an input or with another output.
+template <std::size_t Outputs, std::size_t Inputs>
+void require_disjoint(const char* op, const named_footprint (&outputs)[Outputs], const named_footprint (&inputs)[Inputs])
+{
+    const auto compare = [op](const named_footprint& out, const named_footprint& other) {
+        if (may_overlap(out.memory, other.memory)) [[unlikely]] {
+            fail(std::string(op) + ": " + out.name + " overlaps " + other.name + " in memory");
+        }
+    };
+    for (std::size_t i = 0; i < Outputs; ++i) {
+        for (std::size_t k = 0; k < i; ++k) compare(outputs[i], outputs[k]);
+        for (const named_footprint& input : inputs) compare(outputs[i], input);
+    }
+}
+
+}  // namespace detail
+}  // namespace ssmkit

@@ -1,0 +1,119 @@
+#pragma once
+
+// The elementary functions of the kernels on SIMD registers. float: own polynomials (minimax, relative error stated with
+// each; ulp figures are exhaustive over float, tests/math.cpp). double: xsimd's, below 2 ulp.
+
+#include <type_traits>
+
+#include <ssmkit/detail/simd.hpp>
+
+namespace ssmkit::detail {
+
+template <class V>
+V polynomial(const V&, typename V::value_type c0)
+{
+    return V(c0);
+}
+
+/// c0 + c1 x + c2 x^2 + ..., by Horner's rule.
+template <class V, class... C>
+V polynomial(const V& x, typename V::value_type c0, C... rest)
+{
+    return xsimd::fma(polynomial(x, rest...), x, V(c0));
+}
+
+inline constexpr double log2_e = 1.4426950408889634074;
+
+/// 2^z. float: at most 2.5 ulp, exactly 1 at 0, zero below z = -126, infinity from z = 128. The decay of the scans: rates
+/// are multiplied by log2_e once, which saves every step a multiplication.
+template <class T, class Arch>
+vec<T, Arch> fast_exp2(const vec<T, Arch>& z)
+{
+    if constexpr (std::is_same_v<T, float>) {
+        return scaled_by_exponent(z, [](const auto& f) {
+            // Absolute error 1.2e-7 on [0, 1], coefficients refined as floats; degree 4 gains 10 % of speed for 2.7e-6 of
+            // error. Without fused operations one degree more makes room for their roundings.
+            if constexpr (fused_multiply_add<Arch>) {
+                return polynomial(f, 1.0f, 0.693152487f, 0.240152791f, 0.0558359101f, 0.00897335913f, 0.00188534393f);
+            } else {
+                return polynomial(f, 1.0f, 0.693147004f, 0.240229905f, 0.0554824881f, 0.00968116894f, 0.00124149234f,
+                                  0.000217946595f);
+            }
+        });
+    } else {
+        return xsimd::exp2(z);
+    }
+}
+
+/// e^x. float: at most 2.5 ulp, zero below x = -87.34, infinity from x = 88.73.
+template <class T, class Arch>
+vec<T, Arch> fast_exp(const vec<T, Arch>& x)
+{
+    if constexpr (std::is_same_v<T, float>) {
+        using v = vec<float, Arch>;
+        // n = floor(x log2 e) in [-127, 128]; g = x - n ln 2 in two steps (Cody and Waite), the first one exact.
+        const v bounded = xsimd::max(v(-87.5f), xsimd::min(v(89.0f), x));
+        const v n = xsimd::floor(bounded * v(1.44269504f));
+        const v g = xsimd::fma(n, v(2.12194440e-4f), xsimd::fma(n, v(-0.693359375f), bounded));
+        // Relative error 2.9e-9 on [0, ln 2].
+        const v p = polynomial(g, 1.0f, 1.0f, 0.500002265f, 0.166631892f, 0.0418550671f, 0.00786828063f, 0.00191257382f);
+        return scale_by_power_of_2(p, n);
+    } else {
+        return xsimd::exp(x);
+    }
+}
+
+/// log(1 + t) for t in [0, 1]. float: at most 2 ulp, relative accuracy kept down to t = 0.
+template <class T, class Arch>
+vec<T, Arch> log1p_unit(const vec<T, Arch>& t)
+{
+    if constexpr (std::is_same_v<T, float>) {
+        // Relative error 4.7e-9.
+        return t * polynomial(t, 1.0f, -0.499999017f, 0.333299637f, -0.249541327f, 0.196759358f, -0.153055847f, 0.106036417f,
+                              -0.056959413f, 0.0198513996f, -0.00324401189f);
+    } else {
+        return xsimd::log1p(t);
+    }
+}
+
+/// log(1 + e^x) up to x = 20, x beyond, as max(x, 0) + log1p(e^-|x|): accurate for every x, a NaN stays one.
+template <class T, class Arch>
+vec<T, Arch> softplus(const vec<T, Arch>& x)
+{
+    using v = vec<T, Arch>;
+    const v log_term = log1p_unit(fast_exp(-xsimd::abs(x)));
+    return xsimd::select(x > v(T(20)), x, xsimd::max(v(T(0)), x) + log_term);
+}
+
+/// 1 / (1 + e^-x); exp never sees a positive number.
+template <class T, class Arch>
+vec<T, Arch> sigmoid(const vec<T, Arch>& x)
+{
+    using v = vec<T, Arch>;
+    const v e = fast_exp(-xsimd::abs(x));
+    return xsimd::select(x < v(T(0)), e, v(T(1))) / (v(T(1)) + e);
+}
+
+/// The derivative of softplus: sigmoid(x) up to 20, 1 beyond.
+template <class T, class Arch>
+vec<T, Arch> softplus_derivative(const vec<T, Arch>& x)
+{
+    using v = vec<T, Arch>;
+    return xsimd::select(x > v(T(20)), v(T(1)), sigmoid(x));
+}
+
+template <class T, class Arch>
+vec<T, Arch> silu(const vec<T, Arch>& x)
+{
+    return x * sigmoid(x);
+}
+
+template <class T, class Arch>
+vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
+{
+    using v = vec<T, Arch>;
+    const v s = sigmoid(x);
+    return s * xsimd::fma(x, v(T(1)) - s, v(T(1)));
+}
+
+}  // namespace ssmkit::detail

@@ -1,0 +1,291 @@
+#pragma once
+
+// The one header that includes xsimd: differences between its versions and between instruction sets end here. Kernels are
+// written on vec<T, Arch> and for_each_lanes and contain no `#if`.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push  // g++ 12 takes the deliberately undefined operands of its own AVX-512 intrinsics for mistakes
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <xsimd/xsimd.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include <ssmkit/element.hpp>
+#include <ssmkit/view.hpp>
+
+namespace ssmkit::detail {
+
+/// A SIMD register of T: float or double.
+template <class T, class Arch>
+using vec = xsimd::batch<T, Arch>;
+
+/// Elements in a register.
+template <class T, class Arch>
+inline constexpr index lanes = static_cast<index>(vec<T, Arch>::size);
+
+/// True with 32 vector registers (AVX-512, NEON): a kernel may keep twice the state in them.
+template <class Arch>
+inline constexpr bool many_registers =
+#if XSIMD_WITH_AVX512F
+    std::is_base_of_v<xsimd::avx512f, Arch> ||
+#endif
+#if XSIMD_WITH_NEON64
+    std::is_base_of_v<xsimd::neon64, Arch> ||
+#endif
+    false;
+
+/// True where xsimd::fma rounds once.
+template <class Arch>
+inline constexpr bool fused_multiply_add = many_registers<Arch>;
+template <class Base>
+inline constexpr bool fused_multiply_add<xsimd::fma3<Base>> = true;
+
+/// The same bits seen as another type of equal width.
+template <class To, class T, class Arch>
+vec<To, Arch> bit_cast(const vec<T, Arch>& x)
+{
+#if XSIMD_VERSION_MAJOR >= 10
+    return xsimd::bitwise_cast<To>(x);
+#else
+    return xsimd::bitwise_cast<vec<To, Arch>>(x);
+#endif
+}
+
+/// The sum of all lanes.
+template <class T, class Arch>
+T sum(const vec<T, Arch>& x)
+{
+#if XSIMD_VERSION_MAJOR >= 10
+    return xsimd::reduce_add(x);
+#else
+    return xsimd::hadd(x);
+#endif
+}
+
+/// Asks for the cache line at p to be brought near; harmless whatever p is.
+inline void prefetch(const void* p)
+{
+    __builtin_prefetch(p, 0, 3);
+}
+
+// ---- Loading and storing, with conversion between storage and compute types ------------------------------------------
+
+namespace native {
+
+/// Loads the first n < lanes elements, zeros behind them; touches no memory beyond.
+template <class T, class Arch>
+vec<T, Arch> load_first(const T* p, index n)
+{
+    alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)] = {};
+    for (index i = 0; i < n; ++i) buffer[i] = p[i];
+    return vec<T, Arch>::load_aligned(buffer);
+}
+
+template <class T, class Arch>
+void store_first(const vec<T, Arch>& x, T* p, index n)
+{
+    alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)];
+    x.store_aligned(buffer);
+    for (index i = 0; i < n; ++i) p[i] = buffer[i];
+}
+
+#if XSIMD_WITH_AVX512F
+template <class T, class Arch>
+    requires(std::is_same_v<T, float> && std::is_base_of_v<xsimd::avx512f, Arch>)
+vec<T, Arch> load_first(const T* p, index n)
+{
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+}
+
+template <class T, class Arch>
+    requires(std::is_same_v<T, float> && std::is_base_of_v<xsimd::avx512f, Arch>)
+void store_first(const vec<T, Arch>& x, T* p, index n)
+{
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), x);
+}
+#endif
+
+}  // namespace native
+
+template <class T, class Arch, class E>
+vec<T, Arch> load(const E* p)
+{
+    if constexpr (std::is_same_v<T, E>) {
+        return vec<T, Arch>::load_unaligned(p);
+    } else {
+        alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)];
+        for (index i = 0; i < lanes<T, Arch>; ++i) buffer[i] = static_cast<T>(p[i]);
+        return vec<T, Arch>::load_aligned(buffer);
+    }
+}
+
+template <class T, class Arch, class E>
+void store(const vec<T, Arch>& x, E* p)
+{
+    if constexpr (std::is_same_v<T, E>) {
+        x.store_unaligned(p);
+    } else {
+        alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)];
+        x.store_aligned(buffer);
+        for (index i = 0; i < lanes<T, Arch>; ++i) p[i] = static_cast<E>(buffer[i]);
+    }
+}
+
+/// `count` neighbouring elements, at most a register's worth, of which the first is number `first` of some axis. A short
+/// range (the remainder of an axis) loads zeros beyond its end and stores nothing there, so that a kernel is written once
+/// for all lengths. Elements may be stored as any type that converts to T.
+template <class T, class Arch, bool Full>
+struct lane_range {
+    static constexpr bool full = Full;
+    index first = 0;
+    index count = lanes<T, Arch>;
+
+    /// Elements first ... first + count - 1 of a contiguous axis starting at p.
+    template <class E>
+    vec<T, Arch> load(const E* p) const
+    {
+        if constexpr (Full) {
+            return detail::load<T, Arch>(p + first);
+        } else if constexpr (std::is_same_v<T, E>) {
+            return native::load_first<T, Arch>(p + first, count);
+        } else {
+            return load(p, 1);
+        }
+    }
+
+    /// The same for an axis of any stride.
+    template <class E>
+    vec<T, Arch> load(const E* p, index stride) const
+    {
+        if (Full && stride == 1) return load(p);
+        alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)] = {};
+        for (index i = 0; i < count; ++i) buffer[i] = static_cast<T>(p[(first + i) * stride]);
+        return vec<T, Arch>::load_aligned(buffer);
+    }
+
+    template <class E>
+    void store(const vec<T, Arch>& x, E* p) const
+    {
+        if constexpr (Full) {
+            detail::store(x, p + first);
+        } else if constexpr (std::is_same_v<T, E>) {
+            native::store_first<T, Arch>(x, p + first, count);
+        } else {
+            store(x, p, 1);
+        }
+    }
+
+    template <class E>
+    void store(const vec<T, Arch>& x, E* p, index stride) const
+    {
+        if (Full && stride == 1) return store(x, p);
+        alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)];
+        x.store_aligned(buffer);
+        for (index i = 0; i < count; ++i) p[(first + i) * stride] = static_cast<E>(buffer[i]);
+    }
+};
+
+/// Calls f(range) for consecutive ranges that cover 0 ... n - 1: full registers, then at most one short range.
+template <class T, class Arch, class F>
+void for_each_lanes(index n, F&& f)
+{
+    index first = 0;
+    for (; first + lanes<T, Arch> <= n; first += lanes<T, Arch>) f(lane_range<T, Arch, true>{first});
+    if (first < n) f(lane_range<T, Arch, false>{first, n - first});
+}
+
+// ---- Arithmetic that xsimd lacks ------------------------------------------------------------------------------------
+
+/// x * 2^n for an integer n in [-127, 128] held in floating point; n = -127 gives 0, n = 128 infinity (for x in [1, 2]).
+template <class Arch>
+vec<float, Arch> scale_by_power_of_2(const vec<float, Arch>& x, const vec<float, Arch>& n)
+{
+    // 1.5 * 2^23 + 127 pushes n + 127 into the low bits of the fraction; shifted up, they are the exponent of 2^n.
+    const auto biased = bit_cast<std::int32_t>(n + vec<float, Arch>(12583039.0f));
+    return x * bit_cast<float>(biased << 23);
+}
+
+/// Splits z into an integer part and a fraction in [0, 1], calls p(fraction) and returns p * 2^integer. Zero below
+/// z = -126, infinity from z = 128; p must be 1 at 0 and within [1, 2]. A NaN stays one.
+template <class Arch, class Polynomial>
+vec<float, Arch> scaled_by_exponent(vec<float, Arch> z, Polynomial&& p)
+{
+#if XSIMD_WITH_AVX512DQ
+    if constexpr (std::is_base_of_v<xsimd::avx512dq, Arch>) {
+        const vec<float, Arch> fraction = _mm512_reduce_ps(z, 0x01);  // z - floor(z); 0 for an infinity
+        return _mm512_scalef_ps(p(fraction), z);
+    }
+#endif
+    using v = vec<float, Arch>;
+    // With the bound first, the x86 minimum and maximum return a NaN in z.
+    z = xsimd::max(v(-127.0f), xsimd::min(v(128.0f), z));
+    const v integer = xsimd::floor(z);
+    return scale_by_power_of_2(p(z - integer), integer);
+}
+
+/// Transposes the square matrix whose rows are r[0] ... r[lanes - 1].
+template <class T, class Arch>
+void transpose(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
+{
+    using reg = typename vec<T, Arch>::register_type;
+    constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
+    // Eklundh: swap the off-diagonal blocks of size 1, then 2, then 4, ...
+    const auto swap_blocks = [&]<std::size_t Block, std::size_t... L>(std::integral_constant<std::size_t, Block>,
+                                                                      std::index_sequence<L...>) {
+        for (std::size_t i = 0; i < n; ++i) {
+            if (i & Block) continue;
+            const reg a = r[i], b = r[i + Block];
+            r[i] = vec<T, Arch>(
+                reg(__builtin_shufflevector(a, b, ((L & Block) ? static_cast<int>(n + L - Block) : static_cast<int>(L))...)));
+            r[i + Block] = vec<T, Arch>(
+                reg(__builtin_shufflevector(a, b, ((L & Block) ? static_cast<int>(n + L) : static_cast<int>(L + Block))...)));
+        }
+    };
+    constexpr auto all = std::make_index_sequence<n>{};
+    if constexpr (n > 1) swap_blocks(std::integral_constant<std::size_t, 1>{}, all);
+    if constexpr (n > 2) swap_blocks(std::integral_constant<std::size_t, 2>{}, all);
+    if constexpr (n > 4) swap_blocks(std::integral_constant<std::size_t, 4>{}, all);
+    if constexpr (n > 8) swap_blocks(std::integral_constant<std::size_t, 8>{}, all);
+}
+
+// ---- The processor's mode -------------------------------------------------------------------------------------------
+
+/// While it lives, this thread takes subnormal numbers for zero and produces none; then the caller's mode is back. A
+/// decaying state that passes through the subnormal range otherwise costs 4 to 40 times the time.
+class flush_denormals {
+public:
+    flush_denormals(const flush_denormals&) = delete;
+    flush_denormals& operator=(const flush_denormals&) = delete;
+
+#if defined(__SSE2__)
+    flush_denormals() : caller_(_mm_getcsr()) { _mm_setcsr(caller_ | 0x8040u); }  // flush to zero, denormals are zero
+    ~flush_denormals() { _mm_setcsr(caller_); }
+
+private:
+    unsigned caller_;
+#elif defined(__aarch64__)
+    flush_denormals()
+    {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(caller_));
+        __asm__ volatile("msr fpcr, %0" : : "r"(caller_ | (std::uint64_t{1} << 24)));  // FZ
+    }
+    ~flush_denormals() { __asm__ volatile("msr fpcr, %0" : : "r"(caller_)); }
+
+private:
+    std::uint64_t caller_;
+#else
+    flush_denormals() = default;
+    ~flush_denormals() {}
+#endif
+};
+
+}  // namespace ssmkit::detail

@@ -31,26 +31,26 @@ template <class T, class Param = compute_t<T>>
 struct selective_scan_args {
     using element = selective_element_t<T, Param>;
 
-    view<const T, 3> u;                        ///< (batch, length, dim)             input
-    view<const T, 3> delta;                    ///< (batch, length, dim)             step size before bias and softplus
-    view<const Param, 2> A;                    ///< (dim, state)                     rate; real part < 0 if stable
-    view<const element, 4> B, C;               ///< (batch, length, ngroups, state)  input and output map; same ngroups or dim
-    view<const compute_t<T>, 1> D;             ///< (dim)                            skip; optional
-    view<const T, 3> z;                        ///< (batch, length, dim)             gate; optional
-    view<const compute_t<T>, 1> delta_bias;    ///< (dim)                            optional
+    view<const T, 3> u{};                      ///< (batch, length, dim)             input
+    view<const T, 3> delta{};                  ///< (batch, length, dim)             step size before bias and softplus
+    view<const Param, 2> A{};                  ///< (dim, state)                     rate; real part < 0 if stable
+    view<const element, 4> B{}, C{};         ///< (batch, length, ngroups, state)  input and output map; same ngroups or dim
+    view<const compute_t<T>, 1> D{};           ///< (dim)                            skip; optional
+    view<const T, 3> z{};                      ///< (batch, length, dim)             gate; optional
+    view<const compute_t<T>, 1> delta_bias{};  ///< (dim)                            optional
     bool delta_softplus = false;               ///<                                  apply softplus to delta + delta_bias
-    view<const Param, 3> initial_state;        ///< (batch, dim, state)              optional: zero
-    view<const std::uint8_t, 2> reset;         ///< (batch, length)                  non-zero: the state is zero before this token
+    view<const Param, 3> initial_state{};      ///< (batch, dim, state)              optional: zero
+    view<const std::uint8_t, 2> reset{};       ///< (batch, length)                  non-zero: the state is zero before this token
     bool reverse = false;                      ///<                                  visit the tokens from last to first
-    view<const index, 1> order;                ///< (length)                         optional: the position visited at each step,
+    view<const index, 1> order{};              ///< (length)                         optional: the position visited at each step,
                                                ///<                                  a permutation (range-checked); reverse applies
                                                ///<                                  to it. y_t lands at the position it belongs to
-    view<T, 3> y;                              ///< (batch, length, dim)             output
-    view<T, 3> y_ungated;                      ///< (batch, length, dim)             p, the output before the gate; optional
-    view<Param, 3> final_state;                ///< (batch, dim, state)              state after the last token visited; optional
-    view<const index, 2> snapshot_after;       ///< (batch, count)                   after how many tokens to emit the state:
+    view<T, 3> y{};                            ///< (batch, length, dim)             output
+    view<T, 3> y_ungated{};                    ///< (batch, length, dim)             p, the output before the gate; optional
+    view<Param, 3> final_state{};              ///< (batch, dim, state)              state after the last token visited; optional
+    view<const index, 2> snapshot_after{};     ///< (batch, count)                   after how many tokens to emit the state:
                                                ///<                                  ascending, 0 (before any) to length
-    view<Param, 4> snapshots;                  ///< (batch, count, dim, state)       those states; given with snapshot_after
+    view<Param, 4> snapshots{};                ///< (batch, count, dim, state)       those states; given with snapshot_after
 };
 
 /// A parameter (dim, state) that does not change with the token, as B or C of the selective scan: (batch, length, dim, state).

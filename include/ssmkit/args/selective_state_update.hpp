@@ -24,19 +24,19 @@ template <class T>
 struct selective_state_update_args {
     using compute = compute_t<T>;
 
-    view<compute, 4> h;                              ///< (entries, nheads, headdim, state) the state: read, then overwritten
-    view<const T, 3> u;                              ///< (batch, nheads, headdim)  input
-    view<const T, 3> delta;                          ///< (batch, nheads, headdim)  step size before bias and softplus
-    view<const compute, 3> A;                        ///< (nheads, headdim, state)  rate; < 0 for a stable model
-    view<const T, 3> B, C;                           ///< (batch, ngroups, state)   input and output map
-    view<const compute, 2> D;                        ///< (nheads, headdim)         skip; optional
-    view<const T, 3> z;                              ///< (batch, nheads, headdim)  gate; optional
-    view<const compute, 2> delta_bias;               ///< (nheads, headdim)         optional
+    view<compute, 4> h{};                            ///< (entries, nheads, headdim, state) the state: read, then overwritten
+    view<const T, 3> u{};                            ///< (batch, nheads, headdim)  input
+    view<const T, 3> delta{};                        ///< (batch, nheads, headdim)  step size before bias and softplus
+    view<const compute, 3> A{};                      ///< (nheads, headdim, state)  rate; < 0 for a stable model
+    view<const T, 3> B{}, C{};                       ///< (batch, ngroups, state)   input and output map
+    view<const compute, 2> D{};                      ///< (nheads, headdim)         skip; optional
+    view<const T, 3> z{};                            ///< (batch, nheads, headdim)  gate; optional
+    view<const compute, 2> delta_bias{};             ///< (nheads, headdim)         optional
     bool delta_softplus = false;                     ///<                           apply softplus to delta + delta_bias
-    view<const std::int32_t, 1> state_batch_indices; ///< (batch)                   optional: the entry of h that a row uses, each
+    view<const std::int32_t, 1> state_batch_indices{}; ///< (batch)                   optional: the entry of h that a row uses, each
                                                      ///<                           at most once; negative: y = 0, no state touched.
                                                      ///<                           Without it entries = batch
-    view<T, 3> y;                                    ///< (batch, nheads, headdim)  output
+    view<T, 3> y{};                                  ///< (batch, nheads, headdim)  output
 };
 
 /// A parameter with one value a head, (nheads), as (nheads, headdim): D or delta_bias of Mamba-2.

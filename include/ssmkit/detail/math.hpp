@@ -116,4 +116,31 @@ vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
     return s * xsimd::fma(x, v(T(1)) - s, v(T(1)));
 }
 
+template <class T, class Arch>
+struct cos_sin {
+    vec<T, Arch> cosine, sine;
+};
+
+/// The cosine and sine of 2 pi * step * rate, where rate, in turns, is the sum of two numbers. The product is carried in
+/// double the precision, so that only whole turns are lost: float: absolute error below 5e-7 up to 2^20 turns.
+template <class T, class Arch>
+cos_sin<T, Arch> cos_sin_of_turns(const vec<T, Arch>& step, const vec<T, Arch>& rate, const vec<T, Arch>& rate_low)
+{
+    using v = vec<T, Arch>;
+    const v turns = step * rate;
+    const v rest = xsimd::fma(step, rate_low, product_error(step, rate, turns));
+    const v r = (turns - xsimd::nearbyint(turns)) + rest;
+    if constexpr (std::is_same_v<T, float>) {
+        // sin and cos of the half angle pi r, |r| <= 1/2, relative error 5.3e-9 and absolute 2.4e-10; then double it.
+        const v r2 = r * r;
+        const v s = r * polynomial(r2, 3.14159274f, -5.16770983f, 2.55006981f, -0.598242104f, 0.0775603876f);
+        const v c = polynomial(r2, 1.0f, -4.93480206f, 4.05870963f, -1.33521605f, 0.234953925f, -0.0244206991f);
+        const v twice = s + s;
+        return {xsimd::fnma(twice, s, v(1.0f)), twice * c};
+    } else {
+        const auto [sine, cosine] = xsimd::sincos(r * v(6.283185307179586477));
+        return {cosine, sine};
+    }
+}
+
 }  // namespace ssmkit::detail

@@ -232,6 +232,22 @@ vec<float, Arch> scaled_by_exponent(vec<float, Arch> z, Polynomial&& p)
     return scale_by_power_of_2(p(z - integer), integer);
 }
 
+/// a * b - rounded(a * b), exactly (barring underflow).
+template <class T, class Arch>
+vec<T, Arch> product_error(const vec<T, Arch>& a, const vec<T, Arch>& b, const vec<T, Arch>& product)
+{
+    if constexpr (fused_multiply_add<Arch>) {
+        return xsimd::fms(a, b, product);
+    } else {  // Dekker: halves of the fractions, whose products are exact
+        using v = vec<T, Arch>;
+        const v splitter(std::is_same_v<T, float> ? T(4097) : T(134217729));
+        const v a_big = a * splitter, b_big = b * splitter;
+        const v a_high = a_big - (a_big - a), b_high = b_big - (b_big - b);
+        const v a_low = a - a_high, b_low = b - b_high;
+        return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+    }
+}
+
 /// Transposes the square matrix whose rows are r[0] ... r[lanes - 1].
 template <class T, class Arch>
 void transpose(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])

@@ -1,0 +1,322 @@
+#pragma once
+
+#include <ssmkit/detail/selective_scan_tiles.hpp>
+#include <ssmkit/execution.hpp>
+
+namespace ssmkit {
+namespace detail {
+
+/// Steps of a run over one tile of channels; rows are `lanes` wide.
+template <class R>
+struct scan_run {
+    index steps;
+    const R* delta;        // [steps]
+    const R* x;            // [steps]            delta * u
+    R* y;                  // [steps]            out: the sum over the states, before skip and gate
+    const R* y_before;     // [steps] or a zero  what that sum starts from
+    index y_before_step;
+    const R* rates;        // [state][rate_rows]
+    R* h;                  // [state][components]
+    const R *B, *C;        // a step's values: [state][components] scalars, or rows if each lane has its own
+    index B_step, C_step;
+};
+
+/// A value per lane, or one for all.
+template <class Arch, class R, bool PerLane>
+vec<R, Arch> coefficient(const R* p, index i)
+{
+    if constexpr (PerLane) {
+        return load<R, Arch>(p + i * lanes<R, Arch>);
+    } else {
+        return vec<R, Arch>(p[i]);
+    }
+}
+
+/// Advances N real states of `lanes` channels by a run of steps. Lanes run along channels, whose recurrences are
+/// independent; the N states stay in registers. Per state and step: a product for the exponent, exp2, and one product and two
+/// fused multiply-adds for B u, h and y. Not inlined: g++ 12 spills the states when it clones this into its callers.
+template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
+[[gnu::noinline]] void scan_states(const scan_run<R>& run, std::index_sequence<I...>)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
+    v h[] = {load<R, Arch>(run.h + static_cast<index>(I) * n)...};
+    const R *B = run.B, *C = run.C, *y_before = run.y_before;
+    for (index s = 0; s < run.steps; ++s, B += run.B_step, C += run.C_step, y_before += run.y_before_step) {
+        const v delta = load<R, Arch>(run.delta + s * n), x = load<R, Arch>(run.x + s * n);
+        v y = load<R, Arch>(y_before);
+        const auto advance = [&](auto i) {
+            const v decay = fast_exp2(delta * load<R, Arch>(run.rates + i * n));
+            h[i] = xsimd::fma(decay, h[i], x * coefficient<Arch, R, BPerLane>(B, i));
+            y = xsimd::fma(coefficient<Arch, R, CPerLane>(C, i), h[i], y);
+        };
+        (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
+        y.store_unaligned(run.y + s * n);
+    }
+    ((h[I].store_unaligned(run.h + static_cast<index>(I) * n)), ...);
+}
+
+/// The same for N complex states: y grows by Re(C h), to be doubled by the caller.
+template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
+[[gnu::noinline]] void scan_complex_states(const scan_run<R>& run, std::index_sequence<I...>)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
+    v re[] = {load<R, Arch>(run.h + static_cast<index>(2 * I) * n)...};
+    v im[] = {load<R, Arch>(run.h + static_cast<index>(2 * I + 1) * n)...};
+    const R *B = run.B, *C = run.C, *y_before = run.y_before;
+    for (index s = 0; s < run.steps; ++s, B += run.B_step, C += run.C_step, y_before += run.y_before_step) {
+        const v delta = load<R, Arch>(run.delta + s * n), x = load<R, Arch>(run.x + s * n);
+        v y = load<R, Arch>(y_before);
+        const auto advance = [&](auto i) {
+            const R* const rate = run.rates + 3 * i * n;
+            const v size = fast_exp2(delta * load<R, Arch>(rate));
+            const auto [cosine, sine] = cos_sin_of_turns(delta, load<R, Arch>(rate + n), load<R, Arch>(rate + 2 * n));
+            const v a = size * cosine, b = size * sine;
+            const v next = xsimd::fma(a, re[i], xsimd::fnma(b, im[i], x * coefficient<Arch, R, BPerLane>(B, 2 * i)));
+            im[i] = xsimd::fma(a, im[i], xsimd::fma(b, re[i], x * coefficient<Arch, R, BPerLane>(B, 2 * i + 1)));
+            re[i] = next;
+            y = xsimd::fma(coefficient<Arch, R, CPerLane>(C, 2 * i), re[i],
+                           xsimd::fnma(coefficient<Arch, R, CPerLane>(C, 2 * i + 1), im[i], y));
+        };
+        (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
+        y.store_unaligned(run.y + s * n);
+    }
+    ((re[I].store_unaligned(run.h + static_cast<index>(2 * I) * n)), ...);
+    ((im[I].store_unaligned(run.h + static_cast<index>(2 * I + 1) * n)), ...);
+}
+
+/// Advances all states: as many at a time as registers hold, then the remainder.
+template <class Arch, class Param, class R, bool BPerLane, bool CPerLane>
+void scan_all_states(scan_run<R> run, index state)
+{
+    constexpr index n = lanes<R, Arch>;
+    // Real states in registers: 16 of 32, or 4 of 16 (8 spill). Complex ones take two, and their cosines more besides.
+    constexpr index most = is_complex<Param> ? (many_registers<Arch> ? 4 : 2) : (many_registers<Arch> ? 16 : 4);
+    const auto advance = [&]<index N>(std::integral_constant<index, N>) {
+        for (; state >= N; state -= N) {
+            constexpr auto states = std::make_index_sequence<static_cast<std::size_t>(N)>{};
+            if constexpr (is_complex<Param>) {
+                scan_complex_states<Arch, R, BPerLane, CPerLane>(run, states);
+            } else {
+                scan_states<Arch, R, BPerLane, CPerLane>(run, states);
+            }
+            run.rates += N * rate_rows<Param> * n;
+            run.h += N * components<Param> * n;
+            run.B += N * components<Param> * (BPerLane ? n : 1);
+            run.C += N * components<Param> * (CPerLane ? n : 1);
+            run.y_before = run.y;
+            run.y_before_step = n;
+        }
+    };
+    advance(std::integral_constant<index, most>{});
+    if constexpr (most > 4) advance(std::integral_constant<index, 4>{});
+    if constexpr (most > 1) advance(std::integral_constant<index, 1>{});
+}
+
+template <class Arch, class Param, class R>
+void scan_all_states(const scan_run<R>& run, index state, bool B_per_lane, bool C_per_lane)
+{
+    if (B_per_lane) {
+        if (C_per_lane) return scan_all_states<Arch, Param, R, true, true>(run, state);
+        return scan_all_states<Arch, Param, R, true, false>(run, state);
+    }
+    if (C_per_lane) return scan_all_states<Arch, Param, R, false, true>(run, state);
+    return scan_all_states<Arch, Param, R, false, false>(run, state);
+}
+
+/// delta <- softplus(delta + bias) over the first `steps` rows of a tile.
+template <class Arch, class R>
+void finish_delta(R* delta, index steps, const vec<R, Arch>& bias, bool with_softplus)
+{
+    constexpr index n = lanes<R, Arch>;
+    for (index s = 0; s < steps; ++s) {
+        const auto raw = load<R, Arch>(delta + s * n) + bias;
+        store(with_softplus ? softplus(raw) : raw, delta + s * n);
+    }
+}
+
+/// Scratch memory of one task of the scan.
+template <class Arch, class T, class Param>
+struct scan_scratch {
+    using R = compute_t<T>;
+    using coefficient = scan_coefficient<Arch, R, selective_element_t<T, Param>>;
+    R *delta, *u, *x, *y, *z, *rates, *h, *B, *C;
+
+    scan_scratch(arena& memory, const selective_scan_args<T, Param>& a, const scan_partition& p)
+    {
+        const index width = tiles_for<R, Arch>(p.chunk) * lanes<R, Arch>, state = a.A.extent(1);
+        const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
+        delta = take(width * scan_steps);
+        u = take(width * scan_steps);
+        x = take(width * scan_steps);
+        y = take(width * scan_steps);
+        z = a.z.data() ? take(width * scan_steps) : nullptr;
+        rates = take(width * state * rate_rows<Param>);
+        h = take(width * state * components<Param>);
+        B = take(coefficient::scratch(state, p.chunk, p.B_per_lane, coefficient::is_constant(a.B)));
+        C = take(coefficient::scratch(state, p.chunk, p.C_per_lane, coefficient::is_constant(a.C)));
+    }
+};
+
+/// The whole sequence of one batch row for one chunk of channels.
+template <class Arch, class T, class Param>
+void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p, index b, index chunk,
+                const scan_scratch<Arch, T, Param>& m)
+{
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>, tile = n * scan_steps;
+    alignas(64) static constexpr R zeros[static_cast<std::size_t>(n)] = {};
+
+    const index length = a.u.extent(1), state = a.A.extent(1);
+    const index c0 = p.first(chunk), channels = p.channels(chunk), tiles = tiles_for<R, Arch>(channels);
+    const index state_tile = state * components<Param> * n, rate_tile = state * rate_rows<Param> * n;
+    const visiting_order visit{a.order, length, a.reverse};
+    scan_coefficient<Arch, R, selective_element_t<T, Param>> B(a.B, visit, a.u.extent(2), p.B_per_lane, m.B);
+    scan_coefficient<Arch, R, selective_element_t<T, Param>> C(a.C, visit, a.u.extent(2), p.C_per_lane, m.C);
+    const auto channel_values = [&](const view<const R, 1>& values, index c) {
+        return values.data() == nullptr
+                   ? v(R(0))
+                   : lane_range<R, Arch, false>{c, std::min(n, channels - c)}.load(values.pointer(c0), values.stride(0));
+    };
+
+    load_rates<Arch, R, Param>(a.A, c0, channels, m.rates, rate_tile);
+    if (a.initial_state.data()) {
+        load_states<Arch, R>(a.initial_state.pointer(b, c0), a.initial_state.stride(1), a.initial_state.stride(2), state,
+                             channels, m.h, state_tile);
+    } else {
+        std::fill_n(m.h, tiles * state_tile, R(0));
+    }
+    B.enter_chunk(b, c0, channels);
+    C.enter_chunk(b, c0, channels);
+
+    index snapshot = 0;
+    const auto next_snapshot = [&] {
+        return snapshot < a.snapshot_after.extent(1) ? a.snapshot_after(b, snapshot) : length + 1;
+    };
+    const auto emit_snapshots = [&](index tokens) {
+        for (; next_snapshot() == tokens; ++snapshot) {
+            store_states<Arch, R>(m.h, state_tile, a.snapshots.pointer(b, snapshot, c0), a.snapshots.stride(2),
+                                  a.snapshots.stride(3), state, channels);
+        }
+    };
+
+    for (index first = 0; first < length; first += scan_steps) {
+        const index steps = std::min(scan_steps, length - first), end = first + steps;
+        load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
+        load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.u, tile);
+        B.enter_block(first, steps);
+        C.enter_block(first, steps);
+        for (index t = 0; t < tiles; ++t) {
+            finish_delta<Arch, R>(m.delta + t * tile, steps, channel_values(a.delta_bias, t * n), a.delta_softplus);
+            for (index i = t * tile; i < t * tile + steps * n; i += n) {
+                store(load<R, Arch>(m.delta + i) * load<R, Arch>(m.u + i), m.x + i);
+            }
+        }
+        // Runs end where the state is emitted or reset.
+        for (index begin = first; begin < end;) {
+            emit_snapshots(begin);
+            if (a.reset.data() && a.reset(b, visit.position(begin))) std::fill_n(m.h, tiles * state_tile, R(0));
+            index stop = std::min(end, next_snapshot());
+            if (a.reset.data()) {
+                index s = begin + 1;
+                while (s < stop && !a.reset(b, visit.position(s))) ++s;
+                stop = s;
+            }
+            for (index t = 0; t < tiles; ++t) {
+                if (begin == first) {  // while this tile is computed, let the next one's rows come in
+                    prefetch_steps<Arch, R>(a.delta, b, visit, end, scan_steps, c0 + t * n);
+                    prefetch_steps<Arch, R>(a.u, b, visit, end, scan_steps, c0 + t * n);
+                    prefetch_steps<Arch, R>(a.z, b, visit, first, scan_steps, c0 + t * n);
+                    prefetch_steps<Arch, R>(a.y, b, visit, first, scan_steps, c0 + t * n);
+                }
+                B.enter_tile(t * n);
+                C.enter_tile(t * n);
+                const index offset = t * tile + (begin - first) * n;
+                scan_all_states<Arch, Param, R>({.steps = stop - begin,
+                                                 .delta = m.delta + offset,
+                                                 .x = m.x + offset,
+                                                 .y = m.y + offset,
+                                                 .y_before = zeros,
+                                                 .y_before_step = 0,
+                                                 .rates = m.rates + t * rate_tile,
+                                                 .h = m.h + t * state_tile,
+                                                 .B = B.at(begin),
+                                                 .C = C.at(begin),
+                                                 .B_step = B.step(),
+                                                 .C_step = C.step()},
+                                                state, p.B_per_lane, p.C_per_lane);
+            }
+            begin = stop;
+        }
+        if (state == 0) std::fill_n(m.y, tiles * tile, R(0));
+        if (a.D.data() || is_complex<Param>) {
+            for (index t = 0; t < tiles; ++t) {
+                const v D = channel_values(a.D, t * n);
+                for (index i = t * tile; i < t * tile + steps * n; i += n) {
+                    const v sum = load<R, Arch>(m.y + i), doubled = is_complex<Param> ? sum + sum : sum;
+                    store(a.D.data() ? xsimd::fma(D, load<R, Arch>(m.u + i), doubled) : doubled, m.y + i);
+                }
+            }
+        }
+        if (a.y_ungated.data()) store_steps<Arch, R>(m.y, tile, a.y_ungated, b, visit, first, steps, c0, channels);
+        if (a.z.data()) {
+            load_steps<Arch, R>(a.z, b, visit, first, steps, c0, channels, m.z, tile);
+            for (index t = 0; t < tiles; ++t) {
+                for (index i = t * tile; i < t * tile + steps * n; i += n) {
+                    store(load<R, Arch>(m.y + i) * silu(load<R, Arch>(m.z + i)), m.y + i);
+                }
+            }
+        }
+        store_steps<Arch, R>(m.y, tile, a.y, b, visit, first, steps, c0, channels);
+    }
+    emit_snapshots(length);
+    if (a.final_state.data()) {
+        store_states<Arch, R>(m.h, state_tile, a.final_state.pointer(b, c0), a.final_state.stride(1), a.final_state.stride(2),
+                              state, channels);
+    }
+}
+
+}  // namespace detail
+
+/// Bytes of scratch memory that selective_scan(a) takes where up to `concurrency` tasks run at once: about 5 KB a register
+/// lane and task for state 16, whatever the length.
+template <class Arch = xsimd::default_arch, class T, class Param>
+std::size_t selective_scan_workspace_size(const selective_scan_args<T, Param>& a, std::size_t concurrency = 1)
+{
+    using namespace detail;
+    const scan_partition p = partition_channels<Arch>(a, scan_channels);
+    arena one;
+    scan_scratch<Arch, T, Param>(one, a, p);
+    return one.size() * concurrency;
+}
+
+/// The selective scan: shapes, equations and options at selective_scan_args. Throws shape_error before anything is written.
+/// Work splits over batch and chunks of 128 channels; the result does not depend on the split, bit for bit. float results
+/// lie within 4e-6 of the largest output of a double computation, on every instruction set.
+template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec = in_place>
+void selective_scan(const selective_scan_args<T, Param>& a, workspace memory = {}, Exec&& exec = {})
+{
+    using namespace detail;
+    check(a);
+    const scan_partition p = partition_channels<Arch>(a, scan_channels);
+    const std::size_t each = selective_scan_workspace_size<Arch>(a);
+    const scratch own("selective_scan", memory, each * concurrency(exec));
+    const auto chunks = static_cast<std::size_t>(p.count);
+    run_tasks(exec, static_cast<std::size_t>(a.u.extent(0)) * chunks, [&](std::size_t task, std::size_t slot) {
+        const flush_denormals guard;
+        arena part(own.memory().subspan(slot * each, each));
+        scan_chunk<Arch>(a, p, static_cast<index>(task / chunks), static_cast<index>(task % chunks),
+                         scan_scratch<Arch, T, Param>(part, a, p));
+    });
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec>
+void selective_scan(const selective_scan_args<T, Param>& a, Exec&& exec)
+{
+    selective_scan<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
+}  // namespace ssmkit

@@ -6,13 +6,13 @@ namespace ssmkit {
 
 /// The gradients of the selective scan: of a real loss F, given its gradients with respect to what the scan put out.
 ///
-/// dX is dF/dX; for complex X = a + ib it is dF/da + i dF/db. conj() does nothing to a real number, m is 1 for real A and
-/// 2 for complex A. Let s count the tokens in the order in which they are visited (forward.reverse, forward.order), H_s the
-/// state after s of them, H_0 the initial state, and t the position visited at step s, from state H_s to H_{s+1}:
+/// dX is dF/dX; for complex X = a + ib it is dF/da + i dF/db. conj() does nothing to a real number, m is 1 for real A
+/// and 2 for complex A. Let s count the tokens in the order in which they are visited (forward.reverse, forward.order),
+/// H_s the state after s of them, H_0 the initial state, and t the position visited at step s, from H_s to H_{s+1}:
 ///
 ///     dp_t     = dy_t silu(z_t)                                   dy_t without z
 ///     dz_t     = dy_t p_t silu'(z_t)
-///     G_{s+1}  = m dp_t conj(C_t) + K_{s+1}                       the gradient of H_{s+1}, where K is what comes from later:
+///     G_{s+1}  = m dp_t conj(C_t) + K_{s+1}                       the gradient of H_{s+1}; K is what comes from later:
 ///     K_s      = conj(a_t) G_{s+1} + S_s                          a_t = exp(Δ_t A), 0 in its place at a reset
 ///     K_L      = dfinal_state + S_L                               after the last of L tokens
 ///     S_s      = Σ_{i: snapshot_after_i = s} dsnapshots_i
@@ -28,15 +28,15 @@ namespace ssmkit {
 /// (Differentiated by hand from the equations in args/selective_scan.hpp.)
 ///
 /// A gradient whose view is left empty is neither computed nor written; one that is given is overwritten, not added to.
-/// dB and dC are what the group map leaves, one value a token and group, unless the view of dB itself has stride 0 along
-/// batch, length or ngroups: along such an axis the gradient is summed. So the gradient of a constant B, (dim, state),
-/// is asked for as summed_over_time(dB, batch, length). Sums, and dB and dC with them, are not rounded to T.
+/// dB and dC are what the group map leaves, one value a token and group, unless the view of dB itself has stride 0
+/// along batch, length or ngroups: along such an axis the gradient is summed. So the gradient of a constant B,
+/// (dim, state), is asked for as summed_over_time(dB, batch, length). Sums, and with them dB and dC, are not rounded to T.
 ///
 /// D, delta_bias and initial_state that are not given count as zeros, and have gradients all the same.
 template <class T, class Param = compute_t<T>>
 struct selective_scan_backward_args {
-    selective_scan_args<T, Param> forward; ///<                                  the scan's inputs; its outputs are not used
-                                           ///<                                  and may be left empty
+    selective_scan_args<T, Param> forward; ///<                                  the scan's inputs; its outputs are ignored
+                                           ///<                                  and may be empty
     view<const T, 3> dy;                   ///< (batch, length, dim)
     view<const Param, 3> dfinal_state;     ///< (batch, dim, state)              optional: zero
     view<const Param, 4> dsnapshots;       ///< (batch, count, dim, state)       optional: zero; with snapshot_after

@@ -7,8 +7,8 @@
 
 namespace ssmkit::reference {
 
-/// The decoding step (args/selective_state_update.hpp) as its equations say it: the oracle of the tests, for any strides
-/// and options, in compute_t<T> throughout.
+/// The decoding step (args/selective_state_update.hpp) as its equations say it: the oracle of the tests, for any
+/// strides and options, in compute_t<T> throughout.
 template <class T>
 void selective_state_update(const selective_state_update_args<T>& a)
 {

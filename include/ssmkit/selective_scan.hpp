@@ -19,6 +19,7 @@ struct scan_run {
     R* h;                  // [state][components]
     const R *B, *C;        // a step's values: [state][components] scalars, or rows if each lane has its own
     index B_step, C_step;
+    prefetch_rows ahead[4];
 };
 
 /// A value per lane, or one for all.
@@ -40,6 +41,7 @@ template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
 {
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>;
+    prefetch_rows ahead[] = {run.ahead[0], run.ahead[1], run.ahead[2], run.ahead[3]};
     v h[] = {load<R, Arch>(run.h + static_cast<index>(I) * n)...};
     const R *B = run.B, *C = run.C, *y_before = run.y_before;
     for (index s = 0; s < run.steps; ++s, B += run.B_step, C += run.C_step, y_before += run.y_before_step) {
@@ -52,6 +54,7 @@ template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
         };
         (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
         y.store_unaligned(run.y + s * n);
+        for (prefetch_rows& rows : ahead) rows.step();
     }
     ((h[I].store_unaligned(run.h + static_cast<index>(I) * n)), ...);
 }
@@ -125,14 +128,18 @@ void scan_all_states(const scan_run<R>& run, index state, bool B_per_lane, bool 
     return scan_all_states<Arch, Param, R, false, false>(run, state);
 }
 
-/// delta <- softplus(delta + bias) over the first `steps` rows of a tile.
-template <class Arch, class R>
-void finish_delta(R* delta, index steps, const vec<R, Arch>& bias, bool with_softplus)
+/// Over the rows of a tile: delta <- softplus(delta + bias), x, which holds u, <- delta u, and y <- D u.
+template <class Arch, class R, bool Softplus, bool Skip>
+void prepare_steps(R* delta, R* x, R* y, index steps, const vec<R, Arch>& bias, const vec<R, Arch>& D)
 {
     constexpr index n = lanes<R, Arch>;
-    for (index s = 0; s < steps; ++s) {
-        const auto raw = load<R, Arch>(delta + s * n) + bias;
-        store(with_softplus ? softplus(raw) : raw, delta + s * n);
+    for (index i = 0; i < steps * n; i += n) {
+        const auto raw = load<R, Arch>(delta + i) + bias;
+        const auto step = Softplus ? softplus(raw) : raw;
+        const auto u = load<R, Arch>(x + i);
+        store(step, delta + i);
+        store(step * u, x + i);
+        if constexpr (Skip) store(D * u, y + i);
     }
 }
 
@@ -141,21 +148,37 @@ template <class Arch, class T, class Param>
 struct scan_scratch {
     using R = compute_t<T>;
     using coefficient = scan_coefficient<Arch, R, selective_element_t<T, Param>>;
-    R *delta, *u, *x, *y, *z, *rates, *h, *B, *C;
+    R *delta;  // later z
+    R *x;      // at first u
+    R *y, *rates, *h, *B, *C;
 
     scan_scratch(arena& memory, const selective_scan_args<T, Param>& a, const scan_partition& p)
     {
         const index width = tiles_for<R, Arch>(p.chunk) * lanes<R, Arch>, state = a.A.extent(1);
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         delta = take(width * scan_steps);
-        u = take(width * scan_steps);
         x = take(width * scan_steps);
         y = take(width * scan_steps);
-        z = a.z.data() ? take(width * scan_steps) : nullptr;
         rates = take(width * state * rate_rows<Param>);
         h = take(width * state * components<Param>);
         B = take(coefficient::scratch(state, p.chunk, p.B_per_lane, coefficient::is_constant(a.B)));
         C = take(coefficient::scratch(state, p.chunk, p.C_per_lane, coefficient::is_constant(a.C)));
+    }
+};
+
+/// How a call is cut into tasks, and the scratch memory of each.
+template <class Arch, class T, class Param>
+struct scan_plan {
+    scan_partition channels;
+    std::size_t bytes;
+
+    scan_plan(const selective_scan_args<T, Param>& a, std::size_t concurrency)
+        // One thread takes rows as long as they come; several get two tasks each, to even out their speeds.
+        : channels(partition_channels<Arch>(a, scan_channels, concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1))
+    {
+        arena one;
+        scan_scratch<Arch, T, Param>(one, a, channels);
+        bytes = one.size();
     }
 };
 
@@ -173,6 +196,8 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p,
     const index c0 = p.first(chunk), channels = p.channels(chunk), tiles = tiles_for<R, Arch>(channels);
     const index state_tile = state * components<Param> * n, rate_tile = state * rate_rows<Param> * n;
     const visiting_order visit{a.order, length, a.reverse};
+    const bool skip = a.D.data() != nullptr;
+    constexpr R output_scale = is_complex<Param> ? 2 : 1;
     scan_coefficient<Arch, R, selective_element_t<T, Param>> B(a.B, visit, a.u.extent(2), p.B_per_lane, m.B);
     scan_coefficient<Arch, R, selective_element_t<T, Param>> C(a.C, visit, a.u.extent(2), p.C_per_lane, m.C);
     const auto channel_values = [&](const view<const R, 1>& values, index c) {
@@ -205,14 +230,15 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p,
     for (index first = 0; first < length; first += scan_steps) {
         const index steps = std::min(scan_steps, length - first), end = first + steps;
         load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
-        load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.u, tile);
+        load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.x, tile);
         B.enter_block(first, steps);
         C.enter_block(first, steps);
         for (index t = 0; t < tiles; ++t) {
-            finish_delta<Arch, R>(m.delta + t * tile, steps, channel_values(a.delta_bias, t * n), a.delta_softplus);
-            for (index i = t * tile; i < t * tile + steps * n; i += n) {
-                store(load<R, Arch>(m.delta + i) * load<R, Arch>(m.u + i), m.x + i);
-            }
+            const v bias = channel_values(a.delta_bias, t * n), D = channel_values(a.D, t * n) * v(R(1) / output_scale);
+            const auto prepare =
+                a.delta_softplus ? (skip ? prepare_steps<Arch, R, true, true> : prepare_steps<Arch, R, true, false>)
+                                 : (skip ? prepare_steps<Arch, R, false, true> : prepare_steps<Arch, R, false, false>);
+            prepare(m.delta + t * tile, m.x + t * tile, m.y + t * tile, steps, bias, D);
         }
         // Runs end where the state is emitted or reset.
         for (index begin = first; begin < end;) {
@@ -225,12 +251,6 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p,
                 stop = s;
             }
             for (index t = 0; t < tiles; ++t) {
-                if (begin == first) {  // while this tile is computed, let the next one's rows come in
-                    prefetch_steps<Arch, R>(a.delta, b, visit, end, scan_steps, c0 + t * n);
-                    prefetch_steps<Arch, R>(a.u, b, visit, end, scan_steps, c0 + t * n);
-                    prefetch_steps<Arch, R>(a.z, b, visit, first, scan_steps, c0 + t * n);
-                    prefetch_steps<Arch, R>(a.y, b, visit, first, scan_steps, c0 + t * n);
-                }
                 B.enter_tile(t * n);
                 C.enter_tile(t * n);
                 const index offset = t * tile + (begin - first) * n;
@@ -238,34 +258,32 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p,
                                                  .delta = m.delta + offset,
                                                  .x = m.x + offset,
                                                  .y = m.y + offset,
-                                                 .y_before = zeros,
-                                                 .y_before_step = 0,
+                                                 .y_before = skip ? m.y + offset : zeros,
+                                                 .y_before_step = skip ? n : 0,
                                                  .rates = m.rates + t * rate_tile,
                                                  .h = m.h + t * state_tile,
                                                  .B = B.at(begin),
                                                  .C = C.at(begin),
                                                  .B_step = B.step(),
-                                                 .C_step = C.step()},
+                                                 .C_step = C.step(),
+                                                 .ahead = {rows_ahead(a.delta, b, visit, end, c0 + t * n),
+                                                           rows_ahead(a.u, b, visit, end, c0 + t * n),
+                                                           rows_ahead(a.z, b, visit, first, c0 + t * n),
+                                                           rows_ahead(a.y, b, visit, first, c0 + t * n)}},
                                                 state, p.B_per_lane, p.C_per_lane);
             }
             begin = stop;
         }
-        if (state == 0) std::fill_n(m.y, tiles * tile, R(0));
-        if (a.D.data() || is_complex<Param>) {
-            for (index t = 0; t < tiles; ++t) {
-                const v D = channel_values(a.D, t * n);
-                for (index i = t * tile; i < t * tile + steps * n; i += n) {
-                    const v sum = load<R, Arch>(m.y + i), doubled = is_complex<Param> ? sum + sum : sum;
-                    store(a.D.data() ? xsimd::fma(D, load<R, Arch>(m.u + i), doubled) : doubled, m.y + i);
-                }
-            }
+        if (state == 0 && !skip) std::fill_n(m.y, tiles * tile, R(0));
+        if constexpr (is_complex<Param>) {
+            for (index i = 0; i < tiles * tile; i += n) store(load<R, Arch>(m.y + i) * v(output_scale), m.y + i);
         }
         if (a.y_ungated.data()) store_steps<Arch, R>(m.y, tile, a.y_ungated, b, visit, first, steps, c0, channels);
         if (a.z.data()) {
-            load_steps<Arch, R>(a.z, b, visit, first, steps, c0, channels, m.z, tile);
+            load_steps<Arch, R>(a.z, b, visit, first, steps, c0, channels, m.delta, tile);
             for (index t = 0; t < tiles; ++t) {
                 for (index i = t * tile; i < t * tile + steps * n; i += n) {
-                    store(load<R, Arch>(m.y + i) * silu(load<R, Arch>(m.z + i)), m.y + i);
+                    store(load<R, Arch>(m.y + i) * silu(load<R, Arch>(m.delta + i)), m.y + i);
                 }
             }
         }
@@ -280,35 +298,35 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p,
 
 }  // namespace detail
 
-/// Bytes of scratch memory that selective_scan(a) takes where up to `concurrency` tasks run at once: about 5 KB a register
-/// lane and task for state 16, whatever the length.
+/// Bytes of scratch memory with which selective_scan(a) runs on any resource of at most this concurrency. One thread takes
+/// 4 (48 + 2 state) bytes a channel of float, of at most 1536 channels, whatever the length; several together take about as
+/// much.
 template <class Arch = xsimd::default_arch, class T, class Param>
 std::size_t selective_scan_workspace_size(const selective_scan_args<T, Param>& a, std::size_t concurrency = 1)
 {
-    using namespace detail;
-    const scan_partition p = partition_channels<Arch>(a, scan_channels);
-    arena one;
-    scan_scratch<Arch, T, Param>(one, a, p);
-    return one.size() * concurrency;
+    std::size_t most = 0;
+    for (std::size_t c = 1; c <= concurrency; ++c) {
+        most = std::max(most, c * detail::scan_plan<Arch, T, Param>(a, c).bytes);
+    }
+    return most;
 }
 
 /// The selective scan: shapes, equations and options at selective_scan_args. Throws shape_error before anything is written.
-/// Work splits over batch and chunks of 128 channels; the result does not depend on the split, bit for bit. float results
-/// lie within 4e-6 of the largest output of a double computation, on every instruction set.
+/// Work splits over batch and channels; the result does not depend on the split, bit for bit. float results lie within 4e-6
+/// of the largest output of a double computation, on every instruction set.
 template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec = in_place>
 void selective_scan(const selective_scan_args<T, Param>& a, workspace memory = {}, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    const scan_partition p = partition_channels<Arch>(a, scan_channels);
-    const std::size_t each = selective_scan_workspace_size<Arch>(a);
-    const scratch own("selective_scan", memory, each * concurrency(exec));
-    const auto chunks = static_cast<std::size_t>(p.count);
+    const scan_plan<Arch, T, Param> plan(a, concurrency(exec));
+    const scratch own("selective_scan", memory, plan.bytes * concurrency(exec));
+    const auto chunks = static_cast<std::size_t>(plan.channels.count);
     run_tasks(exec, static_cast<std::size_t>(a.u.extent(0)) * chunks, [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
-        arena part(own.memory().subspan(slot * each, each));
-        scan_chunk<Arch>(a, p, static_cast<index>(task / chunks), static_cast<index>(task % chunks),
-                         scan_scratch<Arch, T, Param>(part, a, p));
+        arena part(own.memory().subspan(slot * plan.bytes, plan.bytes));
+        scan_chunk<Arch>(a, plan.channels, static_cast<index>(task / chunks), static_cast<index>(task % chunks),
+                         scan_scratch<Arch, T, Param>(part, a, plan.channels));
     });
 }
 

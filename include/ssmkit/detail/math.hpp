@@ -1,8 +1,10 @@
 #pragma once
 
 // The elementary functions of the kernels on SIMD registers. float: own polynomials (minimax, relative error stated with
-// each; ulp figures are exhaustive over float, tests/math.cpp). double: xsimd's, below 2 ulp.
+// each; ulp figures are exhaustive over float, tests/math.cpp). double: xsimd's, below 2 ulp. All are inlined whatever the
+// compiler thinks of their size: as calls they pass registers through memory and cost half as much again.
 
+#include <array>
 #include <type_traits>
 
 #include <ssmkit/detail/simd.hpp>
@@ -10,16 +12,37 @@
 namespace ssmkit::detail {
 
 template <class V>
-V polynomial(const V&, typename V::value_type c0)
+[[gnu::always_inline]] inline V polynomial(const V&, typename V::value_type c0)
 {
     return V(c0);
 }
 
 /// c0 + c1 x + c2 x^2 + ..., by Horner's rule.
 template <class V, class... C>
-V polynomial(const V& x, typename V::value_type c0, C... rest)
+[[gnu::always_inline]] inline V polynomial(const V& x, typename V::value_type c0, C... rest)
 {
     return xsimd::fma(polynomial(x, rest...), x, V(c0));
+}
+
+/// The same by Estrin's scheme: products of pairs, pairs of pairs, ... A third of Horner's latency, for functions that stand
+/// alone in a loop; the scheduler of a core sees too few iterations at once to hide a chain of 20 dependent operations.
+template <class V, std::size_t N>
+[[gnu::always_inline]] inline V estrin(const V& x, const std::array<V, N>& c)
+{
+    if constexpr (N == 1) {
+        return c[0];
+    } else {
+        std::array<V, (N + 1) / 2> pairs;
+        for (std::size_t i = 0; i < N / 2; ++i) pairs[i] = xsimd::fma(c[2 * i + 1], x, c[2 * i]);
+        if constexpr (N % 2) pairs[N / 2] = c[N - 1];
+        return estrin(V(x * x), pairs);
+    }
+}
+
+template <class V, class... C>
+[[gnu::always_inline]] inline V short_polynomial(const V& x, C... c)
+{
+    return estrin(x, std::array<V, sizeof...(C)>{V(typename V::value_type(c))...});
 }
 
 inline constexpr double log2_e = 1.4426950408889634074;
@@ -27,7 +50,7 @@ inline constexpr double log2_e = 1.4426950408889634074;
 /// 2^z. float: at most 2.5 ulp, exactly 1 at 0, zero below z = -126, infinity from z = 128. The decay of the scans: rates
 /// are multiplied by log2_e once, which saves every step a multiplication.
 template <class T, class Arch>
-vec<T, Arch> fast_exp2(const vec<T, Arch>& z)
+[[gnu::always_inline]] inline vec<T, Arch> fast_exp2(const vec<T, Arch>& z)
 {
     if constexpr (std::is_same_v<T, float>) {
         return scaled_by_exponent(z, [](const auto& f) {
@@ -47,7 +70,7 @@ vec<T, Arch> fast_exp2(const vec<T, Arch>& z)
 
 /// e^x. float: at most 2.5 ulp, zero below x = -87.34, infinity from x = 88.73.
 template <class T, class Arch>
-vec<T, Arch> fast_exp(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline vec<T, Arch> fast_exp(const vec<T, Arch>& x)
 {
     if constexpr (std::is_same_v<T, float>) {
         using v = vec<float, Arch>;
@@ -56,7 +79,7 @@ vec<T, Arch> fast_exp(const vec<T, Arch>& x)
         const v n = xsimd::floor(bounded * v(1.44269504f));
         const v g = xsimd::fma(n, v(2.12194440e-4f), xsimd::fma(n, v(-0.693359375f), bounded));
         // Relative error 2.9e-9 on [0, ln 2].
-        const v p = polynomial(g, 1.0f, 1.0f, 0.500002265f, 0.166631892f, 0.0418550671f, 0.00786828063f, 0.00191257382f);
+        const v p = short_polynomial(g, 1.0f, 1.0f, 0.500002265f, 0.166631892f, 0.0418550671f, 0.00786828063f, 0.00191257382f);
         return scale_by_power_of_2(p, n);
     } else {
         return xsimd::exp(x);
@@ -65,11 +88,11 @@ vec<T, Arch> fast_exp(const vec<T, Arch>& x)
 
 /// log(1 + t) for t in [0, 1]. float: at most 2 ulp, relative accuracy kept down to t = 0.
 template <class T, class Arch>
-vec<T, Arch> log1p_unit(const vec<T, Arch>& t)
+[[gnu::always_inline]] inline vec<T, Arch> log1p_unit(const vec<T, Arch>& t)
 {
     if constexpr (std::is_same_v<T, float>) {
         // Relative error 4.7e-9.
-        return t * polynomial(t, 1.0f, -0.499999017f, 0.333299637f, -0.249541327f, 0.196759358f, -0.153055847f, 0.106036417f,
+        return t * short_polynomial(t, 1.0f, -0.499999017f, 0.333299637f, -0.249541327f, 0.196759358f, -0.153055847f, 0.106036417f,
                               -0.056959413f, 0.0198513996f, -0.00324401189f);
     } else {
         return xsimd::log1p(t);
@@ -78,7 +101,7 @@ vec<T, Arch> log1p_unit(const vec<T, Arch>& t)
 
 /// log(1 + e^x) up to x = 20, x beyond, as max(x, 0) + log1p(e^-|x|): accurate for every x, a NaN stays one.
 template <class T, class Arch>
-vec<T, Arch> softplus(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline vec<T, Arch> softplus(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
     const v log_term = log1p_unit(fast_exp(-xsimd::abs(x)));
@@ -87,7 +110,7 @@ vec<T, Arch> softplus(const vec<T, Arch>& x)
 
 /// 1 / (1 + e^-x); exp never sees a positive number.
 template <class T, class Arch>
-vec<T, Arch> sigmoid(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline vec<T, Arch> sigmoid(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
     const v e = fast_exp(-xsimd::abs(x));
@@ -96,20 +119,20 @@ vec<T, Arch> sigmoid(const vec<T, Arch>& x)
 
 /// The derivative of softplus: sigmoid(x) up to 20, 1 beyond.
 template <class T, class Arch>
-vec<T, Arch> softplus_derivative(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline vec<T, Arch> softplus_derivative(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
     return xsimd::select(x > v(T(20)), v(T(1)), sigmoid(x));
 }
 
 template <class T, class Arch>
-vec<T, Arch> silu(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline vec<T, Arch> silu(const vec<T, Arch>& x)
 {
     return x * sigmoid(x);
 }
 
 template <class T, class Arch>
-vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
     const v s = sigmoid(x);
@@ -124,7 +147,7 @@ struct cos_sin {
 /// The cosine and sine of 2 pi * step * rate, where rate, in turns, is the sum of two numbers. The product is carried in
 /// double the precision, so that only whole turns are lost: float: absolute error below 5e-7 up to 2^20 turns.
 template <class T, class Arch>
-cos_sin<T, Arch> cos_sin_of_turns(const vec<T, Arch>& step, const vec<T, Arch>& rate, const vec<T, Arch>& rate_low)
+[[gnu::always_inline]] inline cos_sin<T, Arch> cos_sin_of_turns(const vec<T, Arch>& step, const vec<T, Arch>& rate, const vec<T, Arch>& rate_low)
 {
     using v = vec<T, Arch>;
     const v turns = step * rate;

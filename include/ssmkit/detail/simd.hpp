@@ -71,10 +71,10 @@ T sum(const vec<T, Arch>& x)
 #endif
 }
 
-/// Asks for the cache line at p to be brought near; harmless whatever p is.
+/// Asks for the cache line at p to be brought into the second-level cache; harmless whatever p is.
 inline void prefetch(const void* p)
 {
-    __builtin_prefetch(p, 0, 3);
+    __builtin_prefetch(p, 0, 2);
 }
 
 // ---- Loading and storing, with conversion between storage and compute types ------------------------------------------
@@ -207,7 +207,7 @@ void for_each_lanes(index n, F&& f)
 
 /// x * 2^n for an integer n in [-127, 128] held in floating point; n = -127 gives 0, n = 128 infinity (for x in [1, 2]).
 template <class Arch>
-vec<float, Arch> scale_by_power_of_2(const vec<float, Arch>& x, const vec<float, Arch>& n)
+[[gnu::always_inline]] inline vec<float, Arch> scale_by_power_of_2(const vec<float, Arch>& x, const vec<float, Arch>& n)
 {
     // 1.5 * 2^23 + 127 pushes n + 127 into the low bits of the fraction; shifted up, they are the exponent of 2^n.
     const auto biased = bit_cast<std::int32_t>(n + vec<float, Arch>(12583039.0f));
@@ -217,7 +217,7 @@ vec<float, Arch> scale_by_power_of_2(const vec<float, Arch>& x, const vec<float,
 /// Splits z into an integer part and a fraction in [0, 1], calls p(fraction) and returns p * 2^integer. Zero below
 /// z = -126, infinity from z = 128; p must be 1 at 0 and within [1, 2]. A NaN stays one.
 template <class Arch, class Polynomial>
-vec<float, Arch> scaled_by_exponent(vec<float, Arch> z, Polynomial&& p)
+[[gnu::always_inline]] inline vec<float, Arch> scaled_by_exponent(vec<float, Arch> z, Polynomial&& p)
 {
 #if XSIMD_WITH_AVX512DQ
     if constexpr (std::is_base_of_v<xsimd::avx512dq, Arch>) {
@@ -234,7 +234,7 @@ vec<float, Arch> scaled_by_exponent(vec<float, Arch> z, Polynomial&& p)
 
 /// a * b - rounded(a * b), exactly (barring underflow).
 template <class T, class Arch>
-vec<T, Arch> product_error(const vec<T, Arch>& a, const vec<T, Arch>& b, const vec<T, Arch>& product)
+[[gnu::always_inline]] inline vec<T, Arch> product_error(const vec<T, Arch>& a, const vec<T, Arch>& b, const vec<T, Arch>& product)
 {
     if constexpr (fused_multiply_add<Arch>) {
         return xsimd::fms(a, b, product);

@@ -32,7 +32,7 @@
 #include <ssmkit/execution.hpp>
 #include <ssmkit/view.hpp>
 
-#include <common/safetensors.hpp>
+#include "../../examples/common/safetensors.hpp"
 
 namespace golden {
 

@@ -30,13 +30,13 @@ namespace ssmkit {
 /// A gradient whose view is left empty is neither computed nor written; one that is given is overwritten, not added to.
 /// dB and dC are what the group map leaves, one value a token and group, unless the view of dB itself has stride 0
 /// along batch, length or ngroups: along such an axis the gradient is summed. So the gradient of a constant B,
-/// (dim, state), is asked for as summed_over_time(dB, batch, length). Sums, and with them dB and dC, are not rounded to T.
+/// (dim, state), is asked for as summed_over_time(dB, batch, length). Sums, dB and dC among them, are not rounded to T.
 ///
 /// D, delta_bias and initial_state that are not given count as zeros, and have gradients all the same.
 template <class T, class Param = compute_t<T>>
 struct selective_scan_backward_args {
-    selective_scan_args<T, Param> forward; ///<                                  the scan's inputs; its outputs are ignored
-                                           ///<                                  and may be empty
+    selective_scan_args<T, Param> forward; ///<                                  the scan's inputs; its outputs are
+                                           ///<                                  ignored and may be empty
     view<const T, 3> dy;                   ///< (batch, length, dim)
     view<const Param, 3> dfinal_state;     ///< (batch, dim, state)              optional: zero
     view<const Param, 4> dsnapshots;       ///< (batch, count, dim, state)       optional: zero; with snapshot_after

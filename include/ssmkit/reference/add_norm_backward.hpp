@@ -8,7 +8,7 @@
 
 namespace ssmkit::reference {
 
-/// The gradients of residual and norm as their equations say them (args/add_norm_backward.hpp): the oracle of the tests.
+/// The gradients of add_norm as their equations say them (args/add_norm_backward.hpp): the oracle of the tests.
 template <class T, class Residual>
 void add_norm_backward(const add_norm_backward_args<T, Residual>& a)
 {

@@ -21,8 +21,8 @@ Real power_of_2_to_scale(Real m)
 
 /// RMSNorm or LayerNorm of one group of channels, forward and backward (args/gated_norm.hpp and its backward).
 ///
-/// r² = 1 / (mean(v²) + eps) is s² / (mean((s v)²) + eps s²) for any s. The power of 2 that brings the larger of |v| and
-/// sqrt(eps) near 1 keeps everything in range and changes no rounding.
+/// r² = 1 / (mean(v²) + eps) is s² / (mean((s v)²) + eps s²) for any s. The power of 2 that brings the larger of |v|
+/// and sqrt(eps) near 1 keeps everything in range and changes no rounding.
 template <class Real>
 class normalised {
 public:

@@ -55,8 +55,8 @@ void selective_scan_channel(const selective_scan_args<T, Param>& a, index b, ind
         Param y(0);
         for (index n = 0; n < state; ++n) {
             Param& h_n = h[static_cast<std::size_t>(n)];
-            const Param input = delta * u * static_cast<Param>(a.B(b, t, group_of_B, n));
-            h_n = reset ? input : std::exp(delta * a.A(c, n)) * h_n + input;
+            if (reset) h_n = Param(0);
+            h_n = std::exp(delta * a.A(c, n)) * h_n + delta * u * static_cast<Param>(a.B(b, t, group_of_B, n));
             y += static_cast<Param>(a.C(b, t, group_of_C, n)) * h_n;
         }
         real p;

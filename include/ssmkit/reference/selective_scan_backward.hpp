@@ -119,7 +119,7 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a)
                     const Param A = f.A(c, n), decay = std::exp(delta.value * A);
                     const Param B = static_cast<Param>(f.B(b, t, group_of_B, n));
                     const Param C = static_cast<Param>(f.C(b, t, group_of_C, n));
-                    const Param kept = reset ? Param(0) : decay * state_after(step, n);
+                    const Param kept = decay * (reset ? Param(0) : state_after(step, n));
                     Param& G = gradient[static_cast<std::size_t>(n)];
                     G += m * dp * conjugate(C);
                     du += delta.value * real_part(G * conjugate(B));

@@ -8,11 +8,12 @@ namespace ssmkit {
 ///
 ///     dweight    = Σ_{batch, t} dy n,  dbias = Σ_{batch, t} dy
 ///     w          = dy weight
-///     g          = r (w - n mean(n w)) + dresidual_out        and r (w - n mean(n w) - mean(w)) + ... in the layer form
+///     g          = r (w - n mean(n w)) + dresidual_out        r (w - n mean(n w) - mean(w)) + ... in the layer form
 ///     dx         = dresidual = g                              rounded to T and to Residual
 ///
-/// r and n are computed again from residual_out, the one thing to keep from the forward pass. (Where that had no residual
-/// and was not asked for residual_out, x is the same thing: Residual = T.)
+/// (Differentiated by hand from the equations in args/add_norm.hpp.) r and n are computed again from residual_out, the
+/// one thing to keep from the forward pass. Where that had no residual and was not asked for residual_out, x is the
+/// same thing, with Residual = T.
 ///
 /// A gradient whose view is left empty is neither computed nor written; one that is given is overwritten, not added to.
 template <class T, class Residual = compute_t<T>>
@@ -28,8 +29,8 @@ struct add_norm_backward_args {
     view<compute_t<T>, 1> dweight, dbias;   ///< (dim)
 };
 
-/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output. Values
-/// are trusted.
+/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.
+/// Values are trusted, except for eps.
 template <class T, class Residual>
 void check(const add_norm_backward_args<T, Residual>& a)
 {

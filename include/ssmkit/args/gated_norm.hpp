@@ -6,25 +6,26 @@
 
 namespace ssmkit {
 
-/// Normalisation of every token over its channels, or over each group of them, with a gate before or after it: what stands
-/// between the scan and the output projection in Mamba-2 and Mamba-3. Without z, plain RMSNorm or LayerNorm.
+/// Normalisation of every token over its channels, or over each group of them, with a gate before or after it: what
+/// stands between the scan and the output projection in Mamba-2 and Mamba-3. Without z, plain RMSNorm or LayerNorm.
 ///
 ///     y = norm(x silu(z)) weight + bias        the gate first, as in Mamba-2: Dao & Gu, arXiv:2405.21060, section 7.1
 ///     y = (norm(x) weight + bias) silu(z)      norm_before_gate
 ///
 ///     norm(x) = x / sqrt(mean(x²) + eps)                 Zhang & Sennrich, "Root Mean Square Layer Normalization",
 ///                                                        arXiv:1910.07467, eq. 4, with the eps that everybody adds
-///     norm(x) = (x - mean(x)) / sqrt(var(x) + eps)       layer: Ba, Kiros & Hinton, arXiv:1607.06450, var over group_size
+///     norm(x) = (x - mean(x)) / sqrt(var(x) + eps)       layer: Ba, Kiros & Hinton, arXiv:1607.06450, with the biased
+///                                                        variance, mean((x - mean(x))²)
 ///
 /// with the means over group_size consecutive channels; weight and bias are per channel.
 ///
-/// T is how inputs and outputs are stored (float, double, bfloat16, float16); parameters and sums are in compute_t<T>. The
-/// squares neither overflow nor vanish: where they would, the group is scaled by a power of 2 first, so that any finite
-/// input, of 1e38 or 1e-38, is normalised like its multiples. An infinite input counts as the formula says: NaN for itself,
-/// 0 for the finite channels of its group (NaN in the layer form). With eps = 0, a group of zeros is 0/0, NaN.
+/// T is how inputs and outputs are stored (float, double, bfloat16, float16); parameters and sums are in compute_t<T>.
+/// The squares neither overflow nor vanish: where they would, the group is scaled by a power of 2 first, so that any
+/// finite input, of 1e38 or 1e-37, is normalised like its multiples. An infinite input counts as the formula says: NaN
+/// for itself, 0 for the finite channels of its group (NaN in the layer form). With eps = 0, a group of zeros is NaN.
 ///
 /// Any stride is legal. Channel-contiguous data and time-contiguous data, (batch, dim, length) with its last two axes
-/// transposed, are equally fast; mixtures of the two and other strides cost a few times as much.
+/// transposed, are both fast; mixtures of the two and other strides cost a few times as much.
 template <class T>
 struct gated_norm_args {
     view<const T, 3> x;                    ///< (batch, length, dim)  input
@@ -57,7 +58,8 @@ void check_gated_norm_inputs(const char* op, const gated_norm_args<T>& a)
 
 }  // namespace detail
 
-/// Throws shape_error, naming the argument, unless the shapes fit and the output overlaps no input. Values are trusted.
+/// Throws shape_error, naming the argument, unless the shapes fit and the output overlaps no input. Values are trusted,
+/// except for eps.
 template <class T>
 void check(const gated_norm_args<T>& a)
 {
@@ -67,7 +69,8 @@ void check(const gated_norm_args<T>& a)
     const axis batch{"batch", a.x.extent(0)}, length{"length", a.x.extent(1)}, dim{"dim", a.x.extent(2)};
     require_shape(op, "y", a.y, {batch, length, dim});
     const named_footprint outputs[] = {named("y", a.y)};
-    const named_footprint inputs[] = {named("x", a.x), named("z", a.z), named("weight", a.weight), named("bias", a.bias)};
+    const named_footprint inputs[] = {named("x", a.x), named("z", a.z), named("weight", a.weight),
+                                      named("bias", a.bias)};
     require_distinct_elements(op, "y", a.y);
     require_disjoint(op, outputs, inputs);
 }

@@ -1,12 +1,12 @@
 #pragma once
 
-// What gated_norm, add_norm and their backward passes share: which elements a register holds, and the statistics of a group
-// of channels.
+// What gated_norm, add_norm and their backward passes share: which elements a register holds, and the statistics of a
+// group of channels.
 //
-// Lanes run along the channels of one token where those are contiguous, and along neighbouring tokens of one channel where
-// time is; then a token's sums stay in its lane. A kernel is written once, on cells: a cell is a register's worth of
-// elements, the same ones of every tensor. Values that are needed again are kept in scratch memory as numbers to calculate
-// with, so that every element of the inputs is fetched and converted once.
+// Lanes run along the channels of one token where those are contiguous, and along neighbouring tokens of one channel
+// where time is; then a token's sums stay in its lane. A kernel is written once, on cells: a cell is a register's worth
+// of elements, the same ones of every tensor. Values that are needed again are kept in scratch memory as numbers to
+// calculate with, so that every element of the inputs is fetched and converted once.
 
 #include <algorithm>
 #include <cmath>
@@ -20,6 +20,13 @@
 #include <ssmkit/workspace.hpp>
 
 namespace ssmkit::detail {
+
+/// Elements that a task keeps of each tensor.
+template <class R, class Arch>
+std::size_t kept_elements(index dim, bool along_tokens)
+{
+    return static_cast<std::size_t>(along_tokens ? dim * lanes<R, Arch> : dim);
+}
 
 /// The channels of one token, or of the first of neighbouring ones. Without data: of a tensor that is not given.
 template <class E>
@@ -193,8 +200,8 @@ struct lanes_along_tokens {
     static v largest_per_token(const v& x) { return x; }
 };
 
-/// Calls f(layout, b, t) for tokens first ... last - 1 of all batches, counted in their order: once a token, or once for
-/// every register of neighbouring tokens of which t is the first.
+/// Calls f(layout, b, t) for tokens first ... last - 1 of all batches, counted in their order: once a token, or once
+/// for every register of neighbouring tokens of which t is the first.
 template <class R, class Arch, class F>
 void for_each_token(index first, index last, index length, bool along_tokens, F&& f)
 {
@@ -244,9 +251,9 @@ struct group_moments {
     V centre = V(0), mean = V(0), square = V(0);
 };
 
-/// In the layer form a second pass takes the deviations from the mean as it was rounded; their own mean, small as it is,
-/// corrects it (Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983, eq. 1.7). The difference of
-/// E[x²] and E[x]² would be noise where the mean is large.
+/// In the layer form a second pass takes the deviations from the mean as it was rounded; their own mean, small as it
+/// is, corrects it (Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983, eq. 1.7). The
+/// difference of E[x²] and E[x]² would be noise where the mean is large.
 template <class Layout, class R>
 group_moments<typename Layout::v> moments_of_group(const Layout& along, const R* values, index first, index count,
                                                    bool layer)
@@ -287,8 +294,8 @@ struct group_norm {
     }
 };
 
-/// The powers of 2 that bring the larger of the group's largest magnitude and sqrt(eps) near 1: squares of the scaled values
-/// neither overflow nor vanish, and eps does not either. 1 where there is none (zero, infinity).
+/// The powers of 2 that bring the larger of the group's largest magnitude and sqrt(eps) near 1: squares of the scaled
+/// values neither overflow nor vanish, and eps does not either. 1 where there is none (zero, infinity).
 template <class Layout, class R>
 typename Layout::v scale_of_group(const Layout& along, const R* values, index first, index count, R eps)
 {
@@ -306,9 +313,11 @@ typename Layout::v scale_of_group(const Layout& along, const R* values, index fi
     return v::load_aligned(buffer);
 }
 
-/// The norm of a group whose values are kept in scratch memory. Where their squares leave the range of R, they are scaled.
+/// The norm of a group whose values are kept in scratch memory. Where their squares leave the range of R, they are
+/// scaled.
 template <class Layout, class R>
-group_norm<typename Layout::v> norm_of_group(const Layout& along, R* values, index first, index count, R eps, bool layer)
+group_norm<typename Layout::v> norm_of_group(const Layout& along, R* values, index first, index count, R eps,
+                                              bool layer)
 {
     using v = typename Layout::v;
     using limits = std::numeric_limits<R>;
@@ -317,7 +326,8 @@ group_norm<typename Layout::v> norm_of_group(const Layout& along, R* values, ind
     };
     group_moments<v> m = moments_of_group(along, values, first, count, layer);
     v scale(R(1)), square = denominator(m, scale);
-    // Below the lower bound, squares flushed to zero could have counted: half an ulp of it is 2^22 of the smallest number.
+    // Below the lower bound, squares flushed to zero could have counted: half an ulp of it is 2^22 of the smallest
+    // number.
     const v low(limits::min() / (limits::epsilon() * limits::epsilon())), high(limits::max());
     if (!xsimd::all(square >= low && square <= high)) [[unlikely]] {
         scale = scale_of_group(along, static_cast<const R*>(values), first, count, eps);
@@ -329,8 +339,8 @@ group_norm<typename Layout::v> norm_of_group(const Layout& along, R* values, ind
     return {m.centre, r, -m.mean * r, scale};
 }
 
-/// The gradient of a group's values for the normalised values n and their gradient w: (w - n mean(n w) - mean(w)) r, the
-/// last mean in the layer form only.
+/// The gradient of a group's values for the normalised values n and their gradient w: (w - n mean(n w) - mean(w)) r,
+/// the last mean in the layer form only.
 template <class V>
 struct group_gradient {
     V mean_nw, mean_w, r;
@@ -354,9 +364,9 @@ group_gradient<typename Layout::v> gradient_of_group(const Layout& along, const 
     return {nw.mean(count), layer ? w.mean(count) : v(R(0)), norm.r * norm.scale};
 }
 
-/// The tokens of all batches in blocks of about the square root of their number, each a task: gradients of parameters are
-/// summed within each block and then over the blocks, in this order for any number of threads, and no chain of additions
-/// becomes long.
+/// The tokens of all batches in blocks of about the square root of their number, each a task: gradients of parameters
+/// are summed within each block and then over the blocks, in this order for any number of threads, and no chain of
+/// additions becomes long.
 struct token_blocks {
     index tokens, each, count;
 

@@ -237,9 +237,10 @@ inline void file::read_header()
     check_layout(data);
 }
 
-/// The library keeps the last of two equal keys and nests without bounds: the callback refuses both.
+/// The library stops at a zero byte, keeps the last of two equal keys and nests without bounds: all refused here.
 inline nlohmann::json file::parse(std::string_view text) const
 {
+    if (text.find('\0') != text.npos) fail("the header is not valid JSON: it holds a zero byte");
     using event = nlohmann::json::parse_event_t;
     constexpr std::size_t deepest = 4;
     std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first

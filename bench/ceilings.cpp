@@ -222,12 +222,12 @@ probe memory_probe(const std::string& name, traffic kind, copy_with way, double 
 }
 
 /// Best rate of the probe over that many calls.
-double measure(const probe& p, int samples)
+double measure(const probe& p, int samples, timer t)
 {
     const auto call = p.prepare();
     call();
     double best = 1e300;
-    for (int i = 0; i < samples; ++i) best = std::min(best, seconds(call));
+    for (int i = 0; i < samples; ++i) best = std::min(best, seconds(call, t));
     return p.amount / best;
 }
 
@@ -245,7 +245,7 @@ measured measure_all(std::size_t threads)
         double rate = 0;
         const probe* fastest = nullptr;
         for (const probe& way : ways) {
-            const double measured = measure(way, samples);
+            const double measured = measure(way, samples, threads > 1 ? timer::wall : timer::core);
             if (measured > rate) {
                 rate = measured;
                 fastest = &way;
@@ -310,7 +310,7 @@ std::vector<ceiling_row> ceiling_rows(std::size_t threads)
 
 double burst()
 {
-    return seconds([] { multiply_add<float>(10'000); });
+    return seconds([] { multiply_add<float>(10'000); }, timer::wall);
 }
 
 }  // namespace bench

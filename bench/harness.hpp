@@ -9,6 +9,7 @@
 #include <complex>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <new>
 #include <string>
@@ -24,23 +25,37 @@ namespace bench {
 
 // ---- Time -----------------------------------------------------------------------------------------------------------
 
+enum class timer {
+    wall,  ///< for work that several threads share
+    core   ///< what this thread spent computing: time that the core gave to other processes is not the code's
+};
+
+inline double now(timer t)
+{
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+    if (t == timer::core) {
+        timespec time;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    }
+#endif
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 /// Seconds that f takes.
 template <class F>
-double seconds(F&& f)
+double seconds(F&& f, timer t)
 {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = now(t);
     f();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return now(t) - start;
 }
 
 /// Seconds per call over `calls` calls in a row.
 template <class F>
-double seconds_per_call(F&& f, std::size_t calls)
+double seconds_per_call(F&& f, std::size_t calls, timer t)
 {
-    return seconds([&] {
-               for (std::size_t i = 0; i < calls; ++i) f();
-           }) /
-           static_cast<double>(calls);
+    return seconds([&] { for (std::size_t i = 0; i < calls; ++i) f(); }, t) / static_cast<double>(calls);
 }
 
 /// How many calls fill `sample` seconds. Shorter samples than a millisecond measure the clock and the core's ramp-up.
@@ -49,7 +64,7 @@ std::size_t calls_per_sample(F&& f, double sample = 1e-3)
 {
     std::size_t calls = 1;
     for (;;) {
-        const double took = seconds_per_call(f, calls) * static_cast<double>(calls);
+        const double took = seconds_per_call(f, calls, timer::wall) * static_cast<double>(calls);
         if (took >= sample) return calls;
         const double wanted = static_cast<double>(calls) * std::min(10.0, 1.2 * sample / std::max(took, 1e-9));
         calls = std::max(calls + 1, static_cast<std::size_t>(wanted));
@@ -68,16 +83,16 @@ struct ratio {
     double of_best; ///< the fastest sample of a over the fastest of b: close to a quiet machine
 };
 
-inline ratio time_ratio(const std::function<void()>& a, const std::function<void()>& b, double budget = 1.5)
+inline ratio time_ratio(const std::function<void()>& a, const std::function<void()>& b, timer t, double budget = 1.5)
 {
     const std::size_t calls_a = calls_per_sample(a), calls_b = calls_per_sample(b);
     std::vector<double> ratios;
     double best_a = 1e300, best_b = 1e300, spent = 0;
     while (ratios.size() < 5 || (spent < budget && ratios.size() < 101)) {
         burst();
-        const double time_a = seconds_per_call(a, calls_a);
+        const double time_a = seconds_per_call(a, calls_a, t);
         burst();
-        const double time_b = seconds_per_call(b, calls_b);
+        const double time_b = seconds_per_call(b, calls_b, t);
         ratios.push_back(time_a / time_b);
         best_a = std::min(best_a, time_a);
         best_b = std::min(best_b, time_b);
@@ -105,6 +120,16 @@ struct work {
     double working_set = 0;     ///< bytes that a call touches, which decides the memory they come from; 0: same as bytes
     traffic kind = traffic::copy;
 
+    void add(const work& other)
+    {
+        updates += other.updates;
+        token_channels += other.token_channels;
+        exps += other.exps;
+        fmas += other.fmas;
+        bytes += other.bytes;
+        working_set += other.working_set;
+    }
+
     double floor_seconds(std::size_t threads, bool f64) const
     {
         const ceilings& top = machine(threads);
@@ -113,11 +138,13 @@ struct work {
     }
 };
 
-/// Something that the row is compared with, in turns: `counter` = time of the rival / time of the row, or the inverse.
+/// Something that the row is compared with, in turns: `counter` = time of the rival / time of the row, or the inverse, times
+/// `scale`.
 struct rival {
     std::string counter;
     std::function<void()> run;
     bool inverse = false;
+    double scale = 1;
 };
 
 /// A row made ready.

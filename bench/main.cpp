@@ -1,7 +1,8 @@
 // Runs every row; takes the flags of Google Benchmark (--benchmark_filter=, --benchmark_format=json, ...).
 //
 // A row is timed in samples of at least a millisecond, each after a burst of arithmetic that brings the core up to speed;
-// samples whose burst was slow met other users of the core and are dropped. Counters come from the median of the rest.
+// samples whose burst was slow met other users of the core and are dropped. Counters come from the median of the rest; with
+// one thread they count the time that the thread spent computing, with more the wall clock.
 
 #include <algorithm>
 #include <cstring>
@@ -75,11 +76,12 @@ ready_row& make_ready(const row& r)
     ready.owner = &r;
     if (!ready.what.mismatch.empty() || !ready.what.run) return ready;
     if (!ready.what.before) ready.calls = calls_per_sample(ready.what.run);
+    const timer t = r.threads > 1 ? timer::wall : timer::core;
     for (const rival& other : ready.what.rivals) {
         const ratio times =
-            other.inverse ? time_ratio(ready.what.run, other.run) : time_ratio(other.run, ready.what.run);
-        ready.comparisons.emplace_back(other.counter, times.median);
-        ready.comparisons.emplace_back(other.counter + "_best", times.of_best);
+            other.inverse ? time_ratio(ready.what.run, other.run, t) : time_ratio(other.run, ready.what.run, t);
+        ready.comparisons.emplace_back(other.counter, other.scale * times.median);
+        ready.comparisons.emplace_back(other.counter + "_best", other.scale * times.of_best);
     }
     return ready;
 }
@@ -106,13 +108,14 @@ void run_row(benchmark::State& state, const row& r)
     const task& what = ready.what;
     if (!what.mismatch.empty()) return state.SkipWithError(what.mismatch.c_str());
 
+    const timer t = r.threads > 1 ? timer::wall : timer::core;
     std::vector<sample> samples;
     while (state.KeepRunningBatch(static_cast<benchmark::IterationCount>(ready.calls))) {
         state.PauseTiming();
         sample s{0, burst()};
         if (what.before) what.before();
         state.ResumeTiming();
-        s.time = seconds_per_call(what.run, ready.calls);
+        s.time = seconds_per_call(what.run, ready.calls, t);
         samples.push_back(s);
     }
     const std::vector<double> times = undisturbed(samples);

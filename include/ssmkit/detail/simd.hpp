@@ -3,6 +3,7 @@
 // The one header that includes xsimd: differences between its versions and between instruction sets end here. Kernels are
 // written on vec<T, Arch> and for_each_lanes and contain no `#if`.
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -98,6 +99,15 @@ void store_first(const vec<T, Arch>& x, T* p, index n)
     for (index i = 0; i < n; ++i) p[i] = buffer[i];
 }
 
+/// x with zeros in all but the first n lanes.
+template <class T, class Arch>
+vec<T, Arch> keep_first(const vec<T, Arch>& x, index n)
+{
+    alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)];
+    x.store_aligned(buffer);
+    return load_first<T, Arch>(buffer, n);
+}
+
 #if XSIMD_WITH_AVX512F
 template <class T, class Arch>
     requires(std::is_same_v<T, float> && std::is_base_of_v<xsimd::avx512f, Arch>)
@@ -117,7 +127,7 @@ void store_first(const vec<T, Arch>& x, T* p, index n)
 }  // namespace native
 
 template <class T, class Arch, class E>
-vec<T, Arch> load(const E* p)
+[[gnu::always_inline]] inline vec<T, Arch> load(const E* p)
 {
     if constexpr (std::is_same_v<T, E>) {
         return vec<T, Arch>::load_unaligned(p);
@@ -129,7 +139,7 @@ vec<T, Arch> load(const E* p)
 }
 
 template <class T, class Arch, class E>
-void store(const vec<T, Arch>& x, E* p)
+[[gnu::always_inline]] inline void store(const vec<T, Arch>& x, E* p)
 {
     if constexpr (std::is_same_v<T, E>) {
         x.store_unaligned(p);
@@ -138,6 +148,36 @@ void store(const vec<T, Arch>& x, E* p)
         x.store_aligned(buffer);
         for (index i = 0; i < lanes<T, Arch>; ++i) p[i] = static_cast<E>(buffer[i]);
     }
+}
+
+/// Stores to an address aligned to the register, around the caches where the processor can: for results of several MB, whose
+/// lines would otherwise be read before they are overwritten. End with a streaming_fence.
+template <class T, class Arch>
+void store_streaming(const vec<T, Arch>& x, T* p)
+{
+    using reg [[maybe_unused]] = typename vec<T, Arch>::register_type;
+#if defined(__clang__)
+    __builtin_nontemporal_store(static_cast<reg>(x), reinterpret_cast<reg*>(p));
+#elif defined(__SSE2__)
+    float* const q = reinterpret_cast<float*>(p);
+    if constexpr (sizeof(reg) == 16) _mm_stream_ps(q, std::bit_cast<__m128>(static_cast<reg>(x)));
+#if defined(__AVX__)
+    if constexpr (sizeof(reg) == 32) _mm256_stream_ps(q, std::bit_cast<__m256>(static_cast<reg>(x)));
+#endif
+#if defined(__AVX512F__)
+    if constexpr (sizeof(reg) == 64) _mm512_stream_ps(q, std::bit_cast<__m512>(static_cast<reg>(x)));
+#endif
+#else
+    x.store_aligned(p);
+#endif
+}
+
+/// Makes the streaming stores of this thread visible to others before anything that it stores later.
+inline void streaming_fence()
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 /// `count` neighbouring elements, at most a register's worth, of which the first is number `first` of some axis. A short
@@ -166,10 +206,20 @@ struct lane_range {
     template <class E>
     vec<T, Arch> load(const E* p, index stride) const
     {
-        if (Full && stride == 1) return load(p);
+        if (stride == 1 && (Full || std::is_same_v<T, E>)) return load(p);
         alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)] = {};
         for (index i = 0; i < count; ++i) buffer[i] = static_cast<T>(p[(first + i) * stride]);
         return vec<T, Arch>::load_aligned(buffer);
+    }
+
+    /// x with zeros beyond the end of the range, where an infinity may have met a zero.
+    vec<T, Arch> keep(const vec<T, Arch>& x) const
+    {
+        if constexpr (Full) {
+            return x;
+        } else {
+            return native::keep_first<T, Arch>(x, count);
+        }
     }
 
     template <class E>
@@ -187,7 +237,7 @@ struct lane_range {
     template <class E>
     void store(const vec<T, Arch>& x, E* p, index stride) const
     {
-        if (Full && stride == 1) return store(x, p);
+        if (stride == 1 && (Full || std::is_same_v<T, E>)) return store(x, p);
         alignas(64) T buffer[static_cast<std::size_t>(lanes<T, Arch>)];
         x.store_aligned(buffer);
         for (index i = 0; i < count; ++i) p[(first + i) * stride] = static_cast<E>(buffer[i]);
@@ -196,7 +246,7 @@ struct lane_range {
 
 /// Calls f(range) for consecutive ranges that cover 0 ... n - 1: full registers, then at most one short range.
 template <class T, class Arch, class F>
-void for_each_lanes(index n, F&& f)
+[[gnu::always_inline]] inline void for_each_lanes(index n, F&& f)
 {
     index first = 0;
     for (; first + lanes<T, Arch> <= n; first += lanes<T, Arch>) f(lane_range<T, Arch, true>{first});
@@ -248,29 +298,55 @@ template <class T, class Arch>
     }
 }
 
-/// Transposes the square matrix whose rows are r[0] ... r[lanes - 1].
-template <class T, class Arch>
-void transpose(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
+/// Swaps the odd blocks of `Block` lanes of a with the even ones of b.
+template <std::size_t Block, class T, class Arch>
+[[gnu::always_inline]] inline void swap_blocks(vec<T, Arch>& a, vec<T, Arch>& b)
 {
     using reg = typename vec<T, Arch>::register_type;
     constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
-    // Eklundh: swap the off-diagonal blocks of size 1, then 2, then 4, ...
-    const auto swap_blocks = [&]<std::size_t Block, std::size_t... L>(std::integral_constant<std::size_t, Block>,
-                                                                      std::index_sequence<L...>) {
+    [&]<std::size_t... L>(std::index_sequence<L...>) {
+        const reg x = a, y = b;
+        a = vec<T, Arch>(
+            reg(__builtin_shufflevector(x, y, ((L & Block) ? static_cast<int>(n + L - Block) : static_cast<int>(L))...)));
+        b = vec<T, Arch>(
+            reg(__builtin_shufflevector(x, y, ((L & Block) ? static_cast<int>(n + L) : static_cast<int>(L + Block))...)));
+    }(std::make_index_sequence<n>{});
+}
+
+/// Calls f(Block) with the compile-time constants 1, 2, 4, ... below the number of lanes.
+template <class T, class Arch, std::size_t Block = 1, class F>
+[[gnu::always_inline]] inline void for_each_block_size(F&& f)
+{
+    if constexpr (Block < static_cast<std::size_t>(lanes<T, Arch>)) {
+        f(std::integral_constant<std::size_t, Block>{});
+        for_each_block_size<T, Arch, 2 * Block>(f);
+    }
+}
+
+/// Transposes the square matrix whose rows are r[0] ... r[lanes - 1], by Eklundh's method.
+template <class T, class Arch>
+[[gnu::always_inline]] inline void transpose(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
+{
+    constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
+    for_each_block_size<T, Arch>([&](auto block) {
         for (std::size_t i = 0; i < n; ++i) {
-            if (i & Block) continue;
-            const reg a = r[i], b = r[i + Block];
-            r[i] = vec<T, Arch>(
-                reg(__builtin_shufflevector(a, b, ((L & Block) ? static_cast<int>(n + L - Block) : static_cast<int>(L))...)));
-            r[i + Block] = vec<T, Arch>(
-                reg(__builtin_shufflevector(a, b, ((L & Block) ? static_cast<int>(n + L) : static_cast<int>(L + Block))...)));
+            if (!(i & block)) swap_blocks<block, T, Arch>(r[i], r[i + block]);
         }
-    };
-    constexpr auto all = std::make_index_sequence<n>{};
-    if constexpr (n > 1) swap_blocks(std::integral_constant<std::size_t, 1>{}, all);
-    if constexpr (n > 2) swap_blocks(std::integral_constant<std::size_t, 2>{}, all);
-    if constexpr (n > 4) swap_blocks(std::integral_constant<std::size_t, 4>{}, all);
-    if constexpr (n > 8) swap_blocks(std::integral_constant<std::size_t, 8>{}, all);
+    });
+}
+
+/// The sums of the lanes of each of r[0] ... r[lanes - 1], side by side; r is used up.
+template <class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> sum_each(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
+{
+    constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
+    for_each_block_size<T, Arch>([&](auto block) {
+        for (std::size_t i = 0; i < n; i += 2 * block) {
+            swap_blocks<block, T, Arch>(r[i], r[i + block]);
+            r[i] += r[i + block];
+        }
+    });
+    return r[0];
 }
 
 // ---- The processor's mode -------------------------------------------------------------------------------------------

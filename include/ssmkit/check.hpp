@@ -137,7 +137,7 @@ struct footprint {
     std::size_t rank = 0;
     struct {
         std::uint64_t stride, reach;  // reach = (extent - 1) * stride
-    } axes[max_rank];                 // by falling stride
+    } axes[max_rank] = {};            // by falling stride
 };
 
 template <class T, std::size_t Rank>
@@ -149,13 +149,13 @@ footprint footprint_of(const view<T, Rank>& v)
     f.first = reinterpret_cast<std::uintptr_t>(v.data());
     f.span = sizeof(T);
     for (std::size_t i = 0; i < Rank; ++i) {
-        const std::int64_t reach = (v.extent(i) - 1) * v.stride(i) * static_cast<std::int64_t>(sizeof(T));
-        if (reach == 0) continue;
-        const auto length = static_cast<std::uint64_t>(reach < 0 ? -reach : reach);
-        if (reach < 0) f.first -= length;
+        const std::int64_t step = v.stride(i) * static_cast<std::int64_t>(sizeof(T));
+        const auto stride = static_cast<std::uint64_t>(step < 0 ? -step : step);
+        const std::uint64_t length = stride * static_cast<std::uint64_t>(v.extent(i) - 1);
+        if (length == 0) continue;
+        if (step < 0) f.first -= length;
         f.span += length;
         std::size_t k = f.rank++;
-        const std::uint64_t stride = length / static_cast<std::uint64_t>(v.extent(i) - 1);
         for (; k > 0 && f.axes[k - 1].stride < stride; --k) f.axes[k] = f.axes[k - 1];
         f.axes[k] = {stride, length};
     }

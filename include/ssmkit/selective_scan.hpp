@@ -37,7 +37,7 @@ vec<R, Arch> coefficient(const R* p, index i)
 /// independent; the N states stay in registers. Per state and step: a product for the exponent, exp2, and one product and two
 /// fused multiply-adds for B u, h and y. Not inlined: g++ 12 spills the states when it clones this into its callers.
 template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
-[[gnu::noinline]] void scan_states(const scan_run<R>& run, std::index_sequence<I...>)
+[[gnu::noinline, gnu::flatten]] void scan_states(const scan_run<R>& run, std::index_sequence<I...>)
 {
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>;
@@ -61,7 +61,7 @@ template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
 
 /// The same for N complex states: y grows by Re(C h), to be doubled by the caller.
 template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
-[[gnu::noinline]] void scan_complex_states(const scan_run<R>& run, std::index_sequence<I...>)
+[[gnu::noinline, gnu::flatten]] void scan_complex_states(const scan_run<R>& run, std::index_sequence<I...>)
 {
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>;
@@ -130,7 +130,7 @@ void scan_all_states(const scan_run<R>& run, index state, bool B_per_lane, bool 
 
 /// Over the rows of a tile: delta <- softplus(delta + bias), x, which holds u, <- delta u, and y <- D u.
 template <class Arch, class R, bool Softplus, bool Skip>
-void prepare_steps(R* delta, R* x, R* y, index steps, const vec<R, Arch>& bias, const vec<R, Arch>& D)
+[[gnu::flatten]] void prepare_steps(R* delta, R* x, R* y, index steps, const vec<R, Arch>& bias, const vec<R, Arch>& D)
 {
     constexpr index n = lanes<R, Arch>;
     for (index i = 0; i < steps * n; i += n) {
@@ -174,7 +174,8 @@ struct scan_plan {
 
     scan_plan(const selective_scan_args<T, Param>& a, std::size_t concurrency)
         // One thread takes rows as long as they come; several get two tasks each, to even out their speeds.
-        : channels(partition_channels<Arch>(a, scan_channels, concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1))
+        : channels(partition_channels<Arch>(a, a.u.stride(2) == 1 ? scan_channels : scan_channels_time_contiguous,
+                                            concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1))
     {
         arena one;
         scan_scratch<Arch, T, Param>(one, a, channels);

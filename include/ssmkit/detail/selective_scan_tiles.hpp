@@ -18,6 +18,8 @@ namespace ssmkit::detail {
 /// (0.5 MB for 16 states) still lie in a second-level cache. 8 or 32 steps: no gain.
 inline constexpr index scan_steps = 16;
 inline constexpr index scan_channels = 1536;
+/// Where time is contiguous a step of a channel is a line of its own in a page of its own: fewer channels.
+inline constexpr index scan_channels_time_contiguous = 128;
 
 /// The position of each step: first to last, last to first, or as the caller's order has it.
 struct visiting_order {

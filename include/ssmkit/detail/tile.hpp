@@ -26,7 +26,7 @@ constexpr index tiles_for(index channels)
 /// Loads up to `lanes` steps of up to `lanes` channels whose steps are contiguous, and turns them: row s of the tile at
 /// tile + s * lanes holds the channels of step s. `ascending` says which way the steps run through memory.
 template <class Arch, class T, class E, bool Ascending>
-void load_turned(const E* data, index channel_stride, index steps, index channels, T* tile)
+[[gnu::flatten]] void load_turned(const E* data, index channel_stride, index steps, index channels, T* tile)
 {
     constexpr index n = lanes<T, Arch>;
     vec<T, Arch> rows[static_cast<std::size_t>(n)];
@@ -43,7 +43,7 @@ void load_turned(const E* data, index channel_stride, index steps, index channel
 }
 
 template <class Arch, class T, class E, bool Ascending>
-void store_turned(const T* tile, index steps, index channels, E* data, index channel_stride)
+[[gnu::flatten]] void store_turned(const T* tile, index steps, index channels, E* data, index channel_stride)
 {
     constexpr index n = lanes<T, Arch>;
     vec<T, Arch> rows[static_cast<std::size_t>(n)];
@@ -63,7 +63,7 @@ void store_turned(const T* tile, index steps, index channels, E* data, index cha
 /// Turns a rectangle into tiles: element (s, c) goes to tiles[(c / lanes) * tile_stride + s * lanes + c % lanes]. Lanes
 /// beyond the last channel become zero.
 template <class Arch, class T, class E>
-void load_tiles(const rectangle<const E>& from, T* tiles, index tile_stride)
+[[gnu::flatten]] void load_tiles(const rectangle<const E>& from, T* tiles, index tile_stride)
 {
     constexpr index n = lanes<T, Arch>;
     if (from.channel_stride == 1) {  // row by row, as the memory lies
@@ -103,7 +103,7 @@ void load_tiles(const rectangle<const E>& from, T* tiles, index tile_stride)
 
 /// The way back; lanes beyond the last channel are dropped.
 template <class Arch, class T, class E>
-void store_tiles(const T* tiles, index tile_stride, const rectangle<E>& to)
+[[gnu::flatten]] void store_tiles(const T* tiles, index tile_stride, const rectangle<E>& to)
 {
     constexpr index n = lanes<T, Arch>;
     if (to.channel_stride == 1) {

@@ -109,6 +109,7 @@ private:
 /// all arithmetic here is float32.
 inline config parse_config(std::string_view text, const std::string& name)
 {
+    if (text.find('\0') != text.npos) throw error(name + ": not valid JSON: it holds a zero byte");  // not seen by parse
     nlohmann::json json;
     try {
         json = nlohmann::json::parse(text);

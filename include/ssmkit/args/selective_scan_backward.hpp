@@ -35,10 +35,19 @@ namespace ssmkit {
 /// D, delta_bias and initial_state that are not given count as zeros, and have gradients all the same.
 template <class T, class Param = compute_t<T>>
 struct selective_scan_backward_args {
-    selective_scan_args<T, Param> forward; ///<                                  the scan's inputs; its outputs are
-                                           ///<                                  ignored and may be empty
-    view<const T, 3> dy;                   ///< (batch, length, dim)
-    view<const Param, 3> dfinal_state;     ///< (batch, dim, state)              optional: zero
+    selective_scan_args<T, Param> forward{};   ///<                                  the scan's inputs; its outputs are
+                                               ///<                                  ignored and may be empty
+    view<const T, 3> dy{};                     ///< (batch, length, dim)
+    view<const Param, 3> dfinal_state{};       ///< (batch, dim, state)              optional: zero
+    view<const Param, 4> dsnapshots{};         ///< (batch, count, dim, state)       optional: zero; with snapshot_after
+
+    view<T, 3> du{}, ddelta{};                 ///< (batch, length, dim)             outputs, here and below: optional
+    view<T, 3> dz{};                           ///< (batch, length, dim)             only where there is a z
+    view<Param, 2> dA{};                       ///< (dim, state)
+    view<Param, 4> dB{}, dC{};                 ///< (batch, length, ngroups, state)  as in B and in C; stride 0 sums
+    view<compute_t<T>, 1> dD{}, ddelta_bias{}; ///< (dim)
+    view<Param, 3> dinitial_state{};           ///< (batch, dim, state)
+};   ///< (batch, dim, state)              optional: zero
     view<const Param, 4> dsnapshots;       ///< (batch, count, dim, state)       optional: zero; with snapshot_after
 
     view<T, 3> du, ddelta;                 ///< (batch, length, dim)             outputs, here and below: each optional

@@ -22,14 +22,14 @@ namespace ssmkit {
 /// Accuracy, huge and tiny values, strides: as in gated_norm.
 template <class T, class Residual = compute_t<T>>
 struct add_norm_args {
-    view<const T, 3> x;                    ///< (batch, length, dim)  input
-    view<const Residual, 3> residual;      ///< (batch, length, dim)  optional: zero
-    view<const compute_t<T>, 1> weight;    ///< (dim)
-    view<const compute_t<T>, 1> bias;      ///< (dim)                 optional: zero
+    view<const T, 3> x{};                  ///< (batch, length, dim)  input
+    view<const Residual, 3> residual{};    ///< (batch, length, dim)  optional: zero
+    view<const compute_t<T>, 1> weight{};  ///< (dim)
+    view<const compute_t<T>, 1> bias{};    ///< (dim)                 optional: zero
     compute_t<T> eps = compute_t<T>(1e-5); ///<                       added to the mean square; >= 0
     bool layer = false;                    ///<                       LayerNorm, which subtracts the mean; else RMSNorm
-    view<T, 3> y;                          ///< (batch, length, dim)  output
-    view<Residual, 3> residual_out;        ///< (batch, length, dim)  the sum; optional
+    view<T, 3> y{};                        ///< (batch, length, dim)  output
+    view<Residual, 3> residual_out{};      ///< (batch, length, dim)  the sum; optional
 };
 
 /// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output,

@@ -18,15 +18,15 @@ namespace ssmkit {
 /// A gradient whose view is left empty is neither computed nor written; one that is given is overwritten, not added to.
 template <class T, class Residual = compute_t<T>>
 struct add_norm_backward_args {
-    view<const Residual, 3> residual_out;   ///< (batch, length, dim)  of the forward pass: an input here
-    view<const compute_t<T>, 1> weight;     ///< (dim)
-    compute_t<T> eps = compute_t<T>(1e-5);  ///<                       as in the forward pass
-    bool layer = false;                     ///<                       as in the forward pass
-    view<const T, 3> dy;                    ///< (batch, length, dim)
-    view<const Residual, 3> dresidual_out;  ///< (batch, length, dim)  optional: zero
-    view<T, 3> dx;                          ///< (batch, length, dim)  outputs, here and below: each optional
-    view<Residual, 3> dresidual;            ///< (batch, length, dim)
-    view<compute_t<T>, 1> dweight, dbias;   ///< (dim)
+    view<const Residual, 3> residual_out{};    ///< (batch, length, dim)  of the forward pass: an input here
+    view<const compute_t<T>, 1> weight{};      ///< (dim)
+    compute_t<T> eps = compute_t<T>(1e-5);     ///<                       as in the forward pass
+    bool layer = false;                        ///<                       as in the forward pass
+    view<const T, 3> dy{};                     ///< (batch, length, dim)
+    view<const Residual, 3> dresidual_out{};   ///< (batch, length, dim)  optional: zero
+    view<T, 3> dx{};                           ///< (batch, length, dim)  outputs, here and below: each optional
+    view<Residual, 3> dresidual{};             ///< (batch, length, dim)
+    view<compute_t<T>, 1> dweight{}, dbias{};  ///< (dim)
 };
 
 /// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.

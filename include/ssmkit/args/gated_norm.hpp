@@ -28,15 +28,15 @@ namespace ssmkit {
 /// transposed, are both fast; mixtures of the two and other strides cost a few times as much.
 template <class T>
 struct gated_norm_args {
-    view<const T, 3> x;                    ///< (batch, length, dim)  input
-    view<const T, 3> z;                    ///< (batch, length, dim)  gate; optional
-    view<const compute_t<T>, 1> weight;    ///< (dim)
-    view<const compute_t<T>, 1> bias;      ///< (dim)                 optional: zero
+    view<const T, 3> x{};                  ///< (batch, length, dim)  input
+    view<const T, 3> z{};                  ///< (batch, length, dim)  gate; optional
+    view<const compute_t<T>, 1> weight{};  ///< (dim)
+    view<const compute_t<T>, 1> bias{};    ///< (dim)                 optional: zero
     compute_t<T> eps = compute_t<T>(1e-5); ///<                       added to the mean square; >= 0
     index group_size = 0;                  ///<                       a divisor of dim; 0 stands for dim
     bool layer = false;                    ///<                       LayerNorm, which subtracts the mean; else RMSNorm
     bool norm_before_gate = false;         ///<                       gate the normalised values instead of the input
-    view<T, 3> y;                          ///< (batch, length, dim)  output
+    view<T, 3> y{};                        ///< (batch, length, dim)  output
 };
 
 namespace detail {

@@ -20,11 +20,11 @@ namespace ssmkit {
 /// A gradient whose view is left empty is neither computed nor written; one that is given is overwritten, not added to.
 template <class T>
 struct gated_norm_backward_args {
-    gated_norm_args<T> forward;                ///<                       its inputs; y is not used, may be left empty
-    view<const T, 3> dy;                       ///< (batch, length, dim)
-    view<T, 3> dx;                             ///< (batch, length, dim)  outputs, here and below: each optional
-    view<T, 3> dz;                             ///< (batch, length, dim)  only where there is a z
-    view<compute_t<T>, 1> dweight, dbias;      ///< (dim)                 a bias that is not given counts as zeros
+    gated_norm_args<T> forward{};              ///<                       its inputs; y is not used, may be left empty
+    view<const T, 3> dy{};                     ///< (batch, length, dim)
+    view<T, 3> dx{};                           ///< (batch, length, dim)  outputs, here and below: each optional
+    view<T, 3> dz{};                           ///< (batch, length, dim)  only where there is a z
+    view<compute_t<T>, 1> dweight{}, dbias{};  ///< (dim)                 a bias that is not given counts as zeros
 };
 
 /// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.

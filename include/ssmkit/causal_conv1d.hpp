@@ -105,12 +105,13 @@ void conv_any(const causal_conv1d_args<T>& a, const conv_row<T>& row, const view
                 for (index j = 0; j < m; ++j) {
                     const index t = first + i + tap + j - past;
                     if (row.sequence(t) != own) continue;
+                    v x(R(0));
                     if (t >= 0) {
-                        sums[i] = xsimd::fma(w[j], channels.load(row.x.pointer(t), row.x.stride(1)), sums[i]);
+                        x = channels.load(row.x.pointer(t), row.x.stride(1));
                     } else if (row.initial_states.data()) {
-                        const view<const T, 2>& s = row.initial_states;
-                        sums[i] = xsimd::fma(w[j], channels.load(s.pointer(0, past + t), s.stride(0)), sums[i]);
+                        x = channels.load(row.initial_states.pointer(0, past + t), row.initial_states.stride(0));
                     }
+                    sums[i] = multiply_add(w[j], x, sums[i]);
                 }
             }
         }
@@ -157,36 +158,41 @@ struct conv_taps {
 /// A few tokens of neighbouring channels: every element of x is loaded once, the past is carried in registers. With one
 /// token at a time the rows would be read from L2 `width` times (2.2 times the cost); with 16, the processor does not
 /// recognise so many streams (1.5 times). Prefetching two steps ahead saves 10 to 20 %.
-template <class Arch, index Width, class T, class Lanes>
+///
+/// Stride is that of the channels in x and y: std::integral_constant<index, 1>, or an index if the two differ from that or
+/// from each other.
+template <class Arch, index Width, class T, class Stride, class Lanes>
 [[gnu::always_inline]] inline void conv_rows_step(const conv_row<T>& row, const conv_taps<compute_t<T>, Width>& taps,
                                                   const view<T, 2>& y, bool silu, bool streaming, index first, index last,
-                                                  index c0, Lanes channels)
+                                                  index c0, Stride x_stride, Stride y_stride, Lanes channels)
 {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
     constexpr index ahead = 8;
     v w[Width], x[Width];  // x: the inputs that the taps meet, oldest first
-    for (index j = 0; j < Width; ++j) w[j] = channels.load(taps[j]);
+    unrolled<Width>([&](auto j) { w[j] = channels.load(taps[j]); });
     const v bias = channels.load(taps[Width]);
-    for (index j = 0; j < Width - 1; ++j) {
+    unrolled<Width - 1>([&](auto j) {
         const index t = first + j - (Width - 1);
         if (t >= 0) {
-            x[j] = channels.load(row.x.pointer(t, c0), row.x.stride(1));
+            x[j] = channels.load(row.x.pointer(t, c0), x_stride);
         } else if (row.initial_states.data()) {
             x[j] = channels.load(row.initial_states.pointer(c0, Width - 1 + t), row.initial_states.stride(0));
         } else {
             x[j] = v(R(0));
         }
-    }
+    });
     const T* from = row.x.pointer(first, c0);
     T* to = y.pointer(first, c0);
-    for (index t = first; t < last; ++t, from += row.x.stride(0), to += y.stride(0)) {
-        prefetch(from + channels.first + ahead * row.x.stride(0));
-        x[Width - 1] = channels.load(from, row.x.stride(1));
+    const index from_step = row.x.stride(0), to_step = y.stride(0);
+    for (index t = first; t < last; ++t, from += from_step, to += to_step) {
+        prefetch(from + channels.first + ahead * from_step);
+        x[Width - 1] = channels.load(from, x_stride);
         v sum = bias;
-        for (index j = 0; j < Width; ++j) sum = xsimd::fma(w[j], x[j], sum);
-        for (index j = 0; j < Width - 1; ++j) x[j] = x[j + 1];
-        conv_store(channels, silu ? silu_of_exponent(sum) : sum, to, y.stride(1), streaming);
+        unrolled<Width>([&](auto j) { sum = multiply_add(w[j], x[j], sum); });
+        // Of the raw registers: g++ 12 sees a copy of batches as one of memory and leaves x there.
+        unrolled<Width - 1>([&](auto j) { x[j] = v(static_cast<typename v::register_type>(x[j + 1])); });
+        conv_store(channels, silu ? silu_of_exponent(sum) : sum, to, y_stride, streaming);
     }
 }
 
@@ -217,10 +223,18 @@ void conv_rows(const causal_conv1d_args<T>& a, const conv_row<T>& row, const vie
                 conv_any<Arch>(a, row, y, begin, end, channels);
             });
         }
-        for (index t = begin; t < end; t += step) {
-            sweep([&](auto channels) {
-                conv_rows_step<Arch, Width>(row, taps, y, a.silu, streaming, t, std::min(t + step, end), c0, channels);
-            });
+        const auto blocks = [&](auto x_stride, auto y_stride) {
+            for (index t = begin; t < end; t += step) {
+                sweep([&](auto channels) {
+                    conv_rows_step<Arch, Width>(row, taps, y, a.silu, streaming, t, std::min(t + step, end), c0, x_stride,
+                                                y_stride, channels);
+                });
+            }
+        };
+        if (row.x.stride(1) == 1 && y.stride(1) == 1) {
+            blocks(std::integral_constant<index, 1>{}, std::integral_constant<index, 1>{});
+        } else {
+            blocks(row.x.stride(1), y.stride(1));
         }
     });
 }
@@ -245,7 +259,7 @@ void conv_times(const conv_row<T>& row, const view<T, 2>& y, const Tap& tap, com
         const auto* const p = direction < 0 ? inputs - (range.count - 1) : inputs;
         v sum(bias);
         for (index j = 0; j < width; ++j) {
-            sum = xsimd::fma(v(tap(j)), lane_range<R, Arch, decltype(range)::full>{0, range.count}.load(p + j * direction), sum);
+            sum = multiply_add(v(tap(j)), lane_range<R, Arch, decltype(range)::full>{0, range.count}.load(p + j * direction), sum);
         }
         return silu ? silu_of_exponent(sum) : sum;
     };
@@ -274,8 +288,10 @@ void conv_times(const conv_row<T>& row, const view<T, 2>& y, const Tap& tap, com
     }
     const T* const from = row.x.pointer(first - past, c);
     T* const to = y.pointer(first, c);
+    const index in_registers = (last - first) / n * n;
     for_each_lanes<R, Arch>(last - first, [&](auto range) {
-        const index i = range.first * step;
+        // Upwards in memory in both directions.
+        const index i = step < 0 && range.first < in_registers ? range.first - (in_registers - n) : range.first * step;
         const v out = output(range, from + i, step);
         T* const target = to + i - (step < 0 ? range.count - 1 : 0);
         conv_store(lane_range<R, Arch, decltype(range)::full>{0, range.count}, out, target, 1, streaming);

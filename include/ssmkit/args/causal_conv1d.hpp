@@ -27,16 +27,16 @@ namespace ssmkit {
 /// Any stride is legal: time-contiguous data, (batch, dim, length), is a view with its last two axes transposed.
 template <class T>
 struct causal_conv1d_args {
-    view<const T, 3> x;                      ///< (batch, length, dim)     input
-    view<const compute_t<T>, 2> weight;      ///< (dim, width)             taps, oldest input first; width >= 1
-    view<const compute_t<T>, 1> bias;        ///< (dim)                    optional
-    bool silu = false;                       ///<                          apply silu to the sum
-    view<const T, 3> initial_states;         ///< (batch, dim, width - 1)  inputs before the first token; optional: zero
-    view<const std::int32_t, 2> seq_idx;     ///< (batch, length)          optional: the sequence that a token belongs to
-    bool reverse = false;                    ///<                          visit the tokens from last to first (anti-causal);
-                                             ///<                          states are oldest first as visited
-    view<T, 3> y;                            ///< (batch, length, dim)     output
-    view<T, 3> final_states;                 ///< (batch, dim, width - 1)  last inputs visited; optional
+    view<const T, 3> x{};                   ///< (batch, length, dim)     input
+    view<const compute_t<T>, 2> weight{};   ///< (dim, width)             taps, oldest input first; width >= 1
+    view<const compute_t<T>, 1> bias{};     ///< (dim)                    optional
+    bool silu = false;                      ///<                          apply silu to the sum
+    view<const T, 3> initial_states{};      ///< (batch, dim, width - 1)  inputs before the first token; optional: zero
+    view<const std::int32_t, 2> seq_idx{};  ///< (batch, length)          optional: the sequence that a token belongs to
+    bool reverse = false;                   ///<                          visit the tokens from last to first (anti-causal);
+                                            ///<                          states are oldest first as visited
+    view<T, 3> y{};                         ///< (batch, length, dim)     output
+    view<T, 3> final_states{};              ///< (batch, dim, width - 1)  last inputs visited; optional
 };
 
 namespace detail {

@@ -16,14 +16,14 @@ namespace ssmkit {
 /// is neither computed nor written; one that is given is overwritten, not added to.
 template <class T>
 struct causal_conv1d_backward_args {
-    causal_conv1d_args<T> forward;      ///<                          its inputs; its outputs are not looked at and may be
-                                        ///<                          left empty
-    view<const T, 3> dy;                ///< (batch, length, dim)     gradient of y
-    view<const T, 3> dfinal_states;     ///< (batch, dim, width - 1)  gradient of final_states; optional: zero
-    view<T, 3> dx;                      ///< (batch, length, dim)     outputs, here and below: each optional
-    view<compute_t<T>, 2> dweight;      ///< (dim, width)
-    view<compute_t<T>, 1> dbias;        ///< (dim)
-    view<T, 3> dinitial_states;         ///< (batch, dim, width - 1)
+    causal_conv1d_args<T> forward{};   ///<                          its inputs; its outputs are not looked at and may be
+                                       ///<                          left empty
+    view<const T, 3> dy{};             ///< (batch, length, dim)     gradient of y
+    view<const T, 3> dfinal_states{};  ///< (batch, dim, width - 1)  gradient of final_states; optional: zero
+    view<T, 3> dx{};                   ///< (batch, length, dim)     outputs, here and below: each optional
+    view<compute_t<T>, 2> dweight{};   ///< (dim, width)
+    view<compute_t<T>, 1> dbias{};     ///< (dim)
+    view<T, 3> dinitial_states{};      ///< (batch, dim, width - 1)
 };
 
 /// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.

@@ -23,15 +23,15 @@ namespace ssmkit {
 /// A row with a negative index is padding: its y is 0 and no state is touched. Otherwise every entry may be named once.
 template <class T>
 struct causal_conv1d_update_args {
-    view<T, 3> conv_state;                            ///< (entries, dim, state_len)  state_len >= width - 1; read, then written
-    view<const T, 3> x;                               ///< (batch, length, dim)       input: the new tokens
-    view<const compute_t<T>, 2> weight;               ///< (dim, width)               taps, oldest input first; width >= 1
-    view<const compute_t<T>, 1> bias;                 ///< (dim)                      optional
-    bool silu = false;                                ///<                            apply silu to the sum
-    view<const std::int32_t, 1> cache_seqlens;        ///< (batch)                    optional: the state is circular
-    view<const std::int32_t, 1> conv_state_indices;   ///< (batch)                    optional: the entry that a row uses.
-                                                      ///<                            Without it entries = batch
-    view<T, 3> y;                                     ///< (batch, length, dim)       output
+    view<T, 3> conv_state{};                           ///< (entries, dim, state_len)  state_len >= width - 1; read, then written
+    view<const T, 3> x{};                              ///< (batch, length, dim)       input: the new tokens
+    view<const compute_t<T>, 2> weight{};              ///< (dim, width)               taps, oldest input first; width >= 1
+    view<const compute_t<T>, 1> bias{};                ///< (dim)                      optional
+    bool silu = false;                                 ///<                            apply silu to the sum
+    view<const std::int32_t, 1> cache_seqlens{};       ///< (batch)                    optional: the state is circular
+    view<const std::int32_t, 1> conv_state_indices{};  ///< (batch)                    optional: the entry that a row uses.
+                                                       ///<                            Without it entries = batch
+    view<T, 3> y{};                                    ///< (batch, length, dim)       output
 };
 
 /// Throws shape_error, naming the argument, unless the shapes fit, the indices are entries of conv_state and nothing written

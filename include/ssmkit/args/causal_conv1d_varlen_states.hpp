@@ -14,10 +14,10 @@ namespace ssmkit {
 /// bit.
 template <class T>
 struct causal_conv1d_varlen_states_args {
-    view<const T, 2> x;               ///< (tokens, dim)                packed input
-    view<const index, 1> cu_seqlens;  ///< (sequences + 1)              first token of each sequence, then the end of the last;
-                                      ///<                              ascending, 0 to tokens
-    view<T, 3> states;                ///< (sequences, dim, state_len)  output
+    view<const T, 2> x{};               ///< (tokens, dim)                packed input
+    view<const index, 1> cu_seqlens{};  ///< (sequences + 1)              first token of each sequence, then the end of the last;
+                                        ///<                              ascending, 0 to tokens
+    view<T, 3> states{};                ///< (sequences, dim, state_len)  output
 };
 
 /// Throws shape_error, naming the argument, unless the shapes fit, cu_seqlens ascends within x and states overlaps no input.

@@ -72,8 +72,9 @@ T sum(const vec<T, Arch>& x)
 #endif
 }
 
-/// Asks for the cache line at p to be brought into the second-level cache; harmless whatever p is.
-inline void prefetch(const void* p)
+/// Asks for the cache line at p to be brought into the second-level cache; harmless whatever p is. Inlined by force: g++ 12
+/// takes calls of a function that only prefetches for dead code.
+[[gnu::always_inline]] inline void prefetch(const void* p)
 {
     __builtin_prefetch(p, 0, 2);
 }
@@ -253,6 +254,15 @@ template <class T, class Arch, class F>
     if (first < n) f(lane_range<T, Arch, false>{first, n - first});
 }
 
+/// Calls f with 0 ... N - 1 as constants, written out: an array of registers that they index stays in registers.
+template <index N, class F>
+[[gnu::always_inline]] inline void unrolled(F&& f)
+{
+    [&]<index... I>(std::integer_sequence<index, I...>) {
+        (f(std::integral_constant<index, I>{}), ...);
+    }(std::make_integer_sequence<index, N>{});
+}
+
 // ---- Arithmetic that xsimd lacks ------------------------------------------------------------------------------------
 
 /// x * 2^n for an integer n in [-127, 128] held in floating point; n = -127 gives 0, n = 128 infinity (for x in [1, 2]).
@@ -282,12 +292,29 @@ template <class Arch, class Polynomial>
     return scale_by_power_of_2(p(z - integer), integer);
 }
 
+/// a * b + c, rounded once where the instruction set can. xsimd 8.1 has no such operation for AVX-512: its xsimd::fma is
+/// two, and fused only if the compiler sees fit, which clang++ never does and g++ not where a * b is used elsewhere too.
+template <class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> multiply_add(const vec<T, Arch>& a, const vec<T, Arch>& b, const vec<T, Arch>& c)
+{
+#if XSIMD_WITH_AVX512F
+    if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) {
+        if constexpr (std::is_same_v<T, float>) {
+            return _mm512_fmadd_ps(a, b, c);
+        } else {
+            return _mm512_fmadd_pd(a, b, c);
+        }
+    }
+#endif
+    return xsimd::fma(a, b, c);
+}
+
 /// a * b - rounded(a * b), exactly (barring underflow).
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> product_error(const vec<T, Arch>& a, const vec<T, Arch>& b, const vec<T, Arch>& product)
 {
     if constexpr (fused_multiply_add<Arch>) {
-        return xsimd::fms(a, b, product);
+        return multiply_add(a, b, -product);
     } else {  // Dekker: halves of the fractions, whose products are exact
         using v = vec<T, Arch>;
         const v splitter(std::is_same_v<T, float> ? T(4097) : T(134217729));

@@ -8,7 +8,7 @@ namespace ssmkit::reference {
 
 namespace detail {
 
-/// The input of the convolution as a token of one sequence sees it.
+/// The input of the convolution along time: the initial state, then x.
 template <class T>
 struct causal_conv1d_input {
     view<const T, 3> x, initial_states;
@@ -23,17 +23,11 @@ struct causal_conv1d_input {
     /// The sequence that position t belongs to; the initial state is of the first token's.
     std::int32_t sequence(index b, index t) const { return seq_idx.data() ? seq_idx(b, t < 0 ? 0 : t) : 0; }
 
-    /// True if position t holds an input that a token of the sequence may read.
-    bool readable(index b, index t, std::int32_t by) const
+    /// The input at position t, which is negative in the initial state.
+    T operator()(index b, index t, index c) const
     {
-        return (t >= 0 || initial_states.data() != nullptr) && sequence(b, t) == by;
-    }
-
-    /// The input at position t, which is negative in the initial state; zero where it is not readable.
-    T operator()(index b, index t, index c, std::int32_t by) const
-    {
-        if (!readable(b, t, by)) return T(0);
-        return t < 0 ? initial_states(b, c, initial_states.extent(2) + t) : x(b, t, c);
+        if (t >= 0) return x(b, t, c);
+        return initial_states.data() ? initial_states(b, c, initial_states.extent(2) + t) : T(0);
     }
 };
 
@@ -42,8 +36,7 @@ template <class T>
 T causal_conv1d_state(const causal_conv1d_input<T>& input, index b, index c, index n, index j, index width)
 {
     const index t = n + j - (width - 1);
-    if (n == 0) return input.initial_states.data() ? input.initial_states(b, c, j) : T(0);
-    return input(b, t, c, input.sequence(b, n - 1));
+    return n == 0 || input.sequence(b, t) == input.sequence(b, n - 1) ? input(b, t, c) : T(0);
 }
 
 /// bias + Σ_j weight_j X[t + j]
@@ -54,7 +47,8 @@ compute_t<T> causal_conv1d_sum(const causal_conv1d_args<T>& a, const causal_conv
     const index width = a.weight.extent(1);
     real sum = a.bias.data() ? a.bias[c] : real(0);
     for (index j = 0; j < width; ++j) {
-        sum += a.weight(c, j) * static_cast<real>(input(b, t + j - (width - 1), c, input.sequence(b, t)));
+        const index from = t + j - (width - 1);
+        if (input.sequence(b, from) == input.sequence(b, t)) sum += a.weight(c, j) * static_cast<real>(input(b, from, c));
     }
     return sum;
 }

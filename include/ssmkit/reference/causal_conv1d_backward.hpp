@@ -47,9 +47,9 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& a)
                 dbias += e;
                 for (index j = 0; j < width; ++j) {
                     const index from = t + j - (width - 1);
-                    at(dweight, j) += e * static_cast<real>(input(b, from, c, sequence));
-                    // The initial state has a gradient whether it is given or zero.
-                    if (input.sequence(b, from) == sequence) at(dX, t + j) += e * f.weight(c, j);
+                    if (input.sequence(b, from) != sequence) continue;
+                    at(dweight, j) += e * static_cast<real>(input(b, from, c));
+                    at(dX, t + j) += e * f.weight(c, j);
                 }
             }
             if (a.dfinal_states.data() != nullptr) {

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include <ssmkit/args/causal_conv1d_update.hpp>
+#include <ssmkit/causal_conv1d.hpp>
+#include <ssmkit/detail/simd.hpp>
+#include <ssmkit/execution.hpp>
+
+namespace ssmkit {
+namespace detail {
+
+/// One batch row of the update for up to a register of channels. Lanes run along the channels, which are independent; a
+/// state and weights stored with the channels contiguous (transposed views) are loaded without turning.
+template <class Arch, class T, class Lanes>
+void conv_update_lanes(const causal_conv1d_update_args<T>& a, index b, index entry, Lanes channels)
+{
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    const index length = a.x.extent(1), width = a.weight.extent(1), past = width - 1, slots = a.conv_state.extent(2);
+    const bool ring = a.cache_seqlens.data() != nullptr;
+    const index position = ring ? a.cache_seqlens[b] : 0;
+    const auto slot = [&](index t) { return ring ? ring_slot(position + t, slots) : slots + t; };  // of token t
+    const auto input = [&](index t) {
+        return t < 0 ? channels.load(a.conv_state.pointer(entry, 0, slot(t)), a.conv_state.stride(1))
+                     : channels.load(a.x.pointer(b, t), a.x.stride(2));
+    };
+    const auto keep = [&](const v& x, index k) {  // exact: T to R and back
+        channels.store(x, a.conv_state.pointer(entry, 0, k), a.conv_state.stride(1));
+    };
+
+    const v scale(conv_scale<R>(a.silu));
+    const v bias = a.bias.data() ? scale * channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
+    for (index t = 0; t < length; ++t) {  // reads the state, which is written only afterwards
+        v sum = bias;
+        for (index j = 0; j < width; ++j) {
+            const v w = scale * channels.load(a.weight.pointer(0, j), a.weight.stride(0));
+            sum = multiply_add(w, input(t + j - past), sum);
+        }
+        channels.store(a.silu ? silu_of_exponent(sum) : sum, a.y.pointer(b, t), a.y.stride(2));
+    }
+    if (ring) {
+        for (index t = std::max<index>(0, length - slots); t < length; ++t) keep(input(t), slot(t));
+    } else {
+        for (index k = 0; k < slots; ++k) keep(input(length - slots + k), k);  // upwards: a slot is read before it is lost
+    }
+}
+
+}  // namespace detail
+
+/// The next tokens of the short causal convolution: equations at causal_conv1d_update_args. Throws shape_error before
+/// anything is written. In place, no allocation, no lock. Work splits over the batch. The sums are those of causal_conv1d,
+/// bit for bit.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
+void causal_conv1d_update(const causal_conv1d_update_args<T>& a, Exec&& exec = {})
+{
+    using namespace detail;
+    check(a);
+    const index length = a.x.extent(1), dim = a.x.extent(2);
+    run_tasks(exec, static_cast<std::size_t>(a.x.extent(0)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
+        const index b = static_cast<index>(task), entry = a.conv_state_indices.data() ? a.conv_state_indices[b] : b;
+        if (entry < 0) {
+            for (index t = 0; t < length; ++t) {
+                for (index c = 0; c < dim; ++c) a.y(b, t, c) = T(0);
+            }
+            return;
+        }
+        for_each_lanes<compute_t<T>, Arch>(dim, [&](auto channels) { conv_update_lanes<Arch>(a, b, entry, channels); });
+    });
+}
+
+}  // namespace ssmkit

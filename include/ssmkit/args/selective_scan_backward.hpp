@@ -47,15 +47,6 @@ struct selective_scan_backward_args {
     view<Param, 4> dB{}, dC{};                 ///< (batch, length, ngroups, state)  as in B and in C; stride 0 sums
     view<compute_t<T>, 1> dD{}, ddelta_bias{}; ///< (dim)
     view<Param, 3> dinitial_state{};           ///< (batch, dim, state)
-};   ///< (batch, dim, state)              optional: zero
-    view<const Param, 4> dsnapshots;       ///< (batch, count, dim, state)       optional: zero; with snapshot_after
-
-    view<T, 3> du, ddelta;                 ///< (batch, length, dim)             outputs, here and below: each optional
-    view<T, 3> dz;                         ///< (batch, length, dim)             only where there is a z
-    view<Param, 2> dA;                     ///< (dim, state)
-    view<Param, 4> dB, dC;                 ///< (batch, length, ngroups, state)  ngroups as in B and in C; stride 0 sums
-    view<compute_t<T>, 1> dD, ddelta_bias; ///< (dim)
-    view<Param, 3> dinitial_state;         ///< (batch, dim, state)
 };
 
 /// The gradient (dim, state) of a parameter that does not change with the token: constant_over_time's counterpart for

@@ -337,6 +337,7 @@ TEST_CASE("mamba_lm: a configuration that is wrong or of another model is refuse
 {
     CHECK(complaint_about_config("{") == "config.json: not valid JSON at byte 2");
     CHECK(contains(complaint_about_config(std::string("{}\0", 3)), "zero byte"));
+    CHECK(complaint_about_config(R"({"d_model": 6e666})") == "config.json: not valid JSON: it holds a number beyond double");
     CHECK(complaint_about_config("[]") == "config.json: is not a JSON object");
     CHECK(complaint_about_config("{}") == "config.json: hidden_size is missing");
     CHECK(complaint_about_config(R"({"model_type": "mamba2"})") ==

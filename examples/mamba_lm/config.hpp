@@ -115,6 +115,8 @@ inline config parse_config(std::string_view text, const std::string& name)
         json = nlohmann::json::parse(text);
     } catch (const nlohmann::json::parse_error& e) {
         throw error(name + ": not valid JSON at byte " + std::to_string(e.byte));
+    } catch (const nlohmann::json::out_of_range&) {  // found by fuzzing: 6e666
+        throw error(name + ": not valid JSON: it holds a number beyond double");
     }
     const detail::config_reader file(json, name);
     config c;

@@ -36,16 +36,16 @@ private:
 
 std::vector<index> read_prompt(const options& o, const text_format& format)
 {
-    std::vector<index> prompt;
-    if (o.has_prompt) {
-        prompt = format.parse(o.prompt, "the prompt");
-    } else if (!o.file.empty()) {
-        prompt = format.parse(read_file(o.file), o.file);
-    } else {
+    const std::string name = o.has_prompt ? "the prompt" : o.file.empty() ? "standard input" : o.file;
+    std::string text = o.prompt;
+    if (!o.has_prompt && !o.file.empty()) {
+        text = read_file(o.file);
+    } else if (!o.has_prompt) {
         if (isatty(STDIN_FILENO)) std::fprintf(stderr, "Type a prompt; Ctrl-D on a line of its own ends it.\n");
-        prompt = format.parse(read_all(std::cin, "standard input"), "standard input");
+        text = read_all(std::cin, name);
     }
-    if (prompt.empty()) throw error("the prompt is empty: there is nothing to continue");
+    std::vector<index> prompt = format.parse(text, name);
+    if (prompt.empty()) throw error(name + " is empty: there is nothing to continue");
     return prompt;
 }
 
@@ -65,14 +65,14 @@ void generate(const checkpoint& c, const options& o, ssmkit::threads& pool)
     const double prefill_seconds = prefill.seconds();
 
     const timer decode;
-    for (std::size_t i = 0; i < o.tokens; ++i) {
+    for (index i = 0; i < o.tokens; ++i) {
         const index token = choose(logits);
         format.write(token, stdout);
         logits = m.next({&token, 1});
     }
     const double decode_seconds = decode.seconds();
-    std::fprintf(stderr, "\nprefill: %zu tokens, %.0f tokens/s; decode: %zu tokens, %.0f tokens/s\n", prompt.size(),
-                 static_cast<double>(prompt.size()) / prefill_seconds, o.tokens,
+    std::fprintf(stderr, "\nprefill: %zu tokens, %.0f tokens/s; decode: %lld tokens, %.0f tokens/s\n", prompt.size(),
+                 static_cast<double>(prompt.size()) / prefill_seconds, static_cast<long long>(o.tokens),
                  o.tokens ? static_cast<double>(o.tokens) / decode_seconds : 0.0);
 }
 
@@ -93,11 +93,11 @@ void score(const checkpoint& c, const options& o, ssmkit::threads& pool)
 }
 
 /// Where the time of one phase goes.
-void print_times(const char* phase, std::size_t tokens, const stopwatch& watch)
+void print_times(const char* phase, index tokens, const stopwatch& watch)
 {
     const double total = watch.total();
-    std::printf("%s: %zu tokens, %.1f tokens/s, %.3f ms a token\n", phase, tokens, static_cast<double>(tokens) / total,
-                1e3 * total / static_cast<double>(tokens));
+    std::printf("%s: %lld tokens, %.1f tokens/s, %.3f ms a token\n", phase, static_cast<long long>(tokens),
+                static_cast<double>(tokens) / total, 1e3 * total / static_cast<double>(tokens));
     for (std::size_t i = 0; i < watch.names.size(); ++i) {
         std::printf("    %-8s %10.3f ms  %5.1f %%\n", watch.names[i], 1e3 * watch.seconds()[i], 100 * watch.seconds()[i] / total);
     }
@@ -105,20 +105,20 @@ void print_times(const char* phase, std::size_t tokens, const stopwatch& watch)
 
 void time_random(const options& o, ssmkit::threads& pool)
 {
-    constexpr std::size_t prompt_length = 2048;
+    constexpr index prompt_length = 2048;
     const config c = released_sizes(o.random);
     const weights w = random_weights(c);
-    std::printf("mamba-%s: %lld layers, hidden %lld, random weights in float32, %zu thread%s\n", o.random.c_str(),
-                static_cast<long long>(c.layers), static_cast<long long>(c.hidden), o.threads, o.threads == 1 ? "" : "s");
+    std::printf("mamba-%s: %lld layers, hidden %lld, random weights in float32, %lld thread%s\n", o.random.c_str(),
+                static_cast<long long>(c.layers), static_cast<long long>(c.hidden), static_cast<long long>(o.threads), o.threads == 1 ? "" : "s");
     std::fflush(stdout);
     model m(c, w, pool);
     sampler choose({}, c.vocab);
     std::vector<index> prompt;
-    for (std::size_t i = 0; i < prompt_length; ++i) prompt.push_back(static_cast<index>(i * 7919) % c.vocab);
+    for (index i = 0; i < prompt_length; ++i) prompt.push_back(i * 7919 % c.vocab);
     std::span<const float> logits = m.next(prompt);
     print_times("prefill", prompt_length, m.watch());
     m.watch() = {};
-    for (std::size_t i = 0; i < o.tokens; ++i) {
+    for (index i = 0; i < o.tokens; ++i) {
         const index token = choose(logits);
         logits = m.next({&token, 1});
     }
@@ -127,7 +127,7 @@ void time_random(const options& o, ssmkit::threads& pool)
 
 void run(const options& o)
 {
-    ssmkit::threads pool(o.threads);
+    ssmkit::threads pool(static_cast<std::size_t>(o.threads));
     if (!o.random.empty()) return time_random(o, pool);
     const checkpoint c = o.model.empty() ? load_embedded_checkpoint() : load_checkpoint(o.model);
     if (!o.score.empty()) return score(c, o, pool);

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -18,8 +17,8 @@ struct options {
     std::string file;
     std::string score;
     std::string random;
-    std::size_t tokens = 200;
-    std::size_t threads = 1;
+    index tokens = 200;
+    index threads = 1;
     sampling how;
     bool has_prompt = false;
     bool echo = false;
@@ -60,6 +59,7 @@ inline void check_options(const CLI::App& app, options& o)
     if (draws && app.count("--temperature") == 0) o.how.temperature = 1;
     if (!(o.how.temperature >= 0) || !std::isfinite(o.how.temperature)) throw error("--temperature: expected 0 or more");
     if (!(o.how.top_p >= 0 && o.how.top_p <= 1)) throw error("--top-p: expected a number from 0 to 1");
+    if (o.tokens < 0) throw error("--tokens: expected 0 or more");
     if (o.how.top_k < 0) throw error("--top-k: expected 0 or more");
     if (o.threads < 1 || o.threads > 1024) throw error("--threads: expected 1 to 1024");
 }

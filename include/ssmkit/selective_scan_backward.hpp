@@ -1,0 +1,544 @@
+#pragma once
+
+#include <ssmkit/args/selective_scan_backward.hpp>
+#include <ssmkit/detail/selective_scan_adjoint.hpp>
+#include <ssmkit/detail/selective_scan_states.hpp>
+#include <ssmkit/detail/selective_scan_tiles.hpp>
+#include <ssmkit/execution.hpp>
+
+namespace ssmkit {
+namespace detail {
+
+/// Where dB or dC is summed up before it is written. One row of `states` real numbers a task and token where a group spans
+/// registers, one a channel and token where every lane has its own; a single token where the gradient is summed over time.
+struct gradient_partials {
+    bool wanted, per_lane, over_time;
+    index rows;     // per batch row: chunks, or channels
+    index tokens;   // 1 if summed over time
+    index states;   // real numbers a row and token
+
+    template <class Param>
+    gradient_partials(const view<Param, 4>& gradient, const scan_partition& p, bool lane, index dim, index length)
+        : wanted(!gradient.empty()), per_lane(lane), over_time(gradient.stride(1) == 0),
+          rows(lane ? dim : p.count), tokens(over_time ? 1 : length), states(gradient.extent(3) * components<Param>)
+    {
+    }
+
+    index size(index batch) const { return wanted ? batch * rows * tokens * states : 0; }
+    index offset(index b, index token, index row) const { return ((b * tokens + token) * rows + row) * states; }
+};
+
+/// How a call of the backward pass is cut, and its scratch memory. Chunks do not depend on the number of threads: their
+/// partial sums are added up in a fixed order.
+template <class Arch, class T, class Param>
+struct backward_plan {
+    using R = compute_t<T>;
+    static constexpr index channels_at_once = 256;
+
+    scan_partition channels;
+    gradient_partials B, C;
+    R *dB, *dC;                     // partial sums
+    R *dA, *dD, *ddelta_bias;       // [batch][dim], padded to whole tiles a chunk
+    index channel_slots;            // channels of all chunks, each padded to whole tiles
+    std::size_t shared, each;       // bytes
+
+    backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory);
+};
+
+/// Scratch memory of one task: a chunk of channels of one batch row.
+template <class Arch, class T, class Param>
+struct backward_scratch {
+    using R = compute_t<T>;
+    using coefficient = scan_coefficient<Arch, R, selective_element_t<T, Param>>;
+    R *delta, *u, *dy, *z;   // [tile][step][lane] as given; later ddelta, du and dz
+    R *rates, *h, *carry;    // [tile][state][component][lane]
+    R *checkpoints;          // [block of steps][tile][state][component][lane], the state before the block
+    R *dB, *dC;              // [step][state][component][lane]
+    R *B, *C;
+    R *sums_B, *sums_C;      // [tile][state][component][lane] over time, where every lane has its own
+    adjoint_tile<R> tile;
+
+    backward_scratch(arena& memory, const selective_scan_backward_args<T, Param>& a, const backward_plan<Arch, T, Param>& plan)
+    {
+        const selective_scan_args<T, Param>& f = a.forward;
+        constexpr index n = lanes<R, Arch>, k = components<Param>;
+        const index state = f.A.extent(1), tiles = tiles_for<R, Arch>(plan.channels.chunk), width = tiles * n;
+        const index blocks = (f.u.extent(1) + scan_steps - 1) / scan_steps;
+        const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
+        delta = take(width * scan_steps);
+        u = take(width * scan_steps);
+        dy = take(width * scan_steps);
+        z = f.z.data() ? take(width * scan_steps) : nullptr;
+        rates = take(width * state * rate_rows<Param>);
+        h = take(width * state * k);
+        carry = take(width * state * k);
+        checkpoints = take(blocks * width * state * k);
+        dB = take(scan_steps * state * k * n);
+        dC = take(scan_steps * state * k * n);
+        B = take(coefficient::scratch(state, plan.channels.chunk, plan.channels.B_per_lane, coefficient::is_constant(f.B)));
+        C = take(coefficient::scratch(state, plan.channels.chunk, plan.channels.C_per_lane, coefficient::is_constant(f.C)));
+        sums_B = plan.B.wanted && plan.B.over_time ? take(plan.B.per_lane ? width * state * k : state * k) : nullptr;
+        sums_C = plan.C.wanted && plan.C.over_time ? take(plan.C.per_lane ? width * state * k : state * k) : nullptr;
+        for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) *p = take(n * scan_steps);
+        tile.memory = take(scan_steps * adjoint_states<Arch, Param> * 2 * k * n);
+    }
+};
+
+template <class Arch, class T, class Param>
+backward_plan<Arch, T, Param>::backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory)
+    : channels(partition_channels<Arch>(a.forward, channels_at_once, 1)),
+      B(a.dB, channels, channels.B_per_lane, a.forward.u.extent(2), a.forward.u.extent(1)),
+      C(a.dC, channels, channels.C_per_lane, a.forward.u.extent(2), a.forward.u.extent(1)),
+      channel_slots(channels.count * tiles_for<R, Arch>(channels.chunk) * lanes<R, Arch>)
+{
+    const index batch = a.forward.u.extent(0), state = a.forward.A.extent(1);
+    arena all = memory.empty() ? arena() : arena(memory);
+    const auto take = [&](index count) { return all.take<R>(static_cast<std::size_t>(count)); };
+    dB = take(B.size(batch));
+    dC = take(C.size(batch));
+    dA = take(batch * channel_slots * state * components<Param>);
+    dD = take(batch * channel_slots);
+    ddelta_bias = take(batch * channel_slots);
+    shared = all.size();
+    arena one;
+    backward_scratch<Arch, T, Param>(one, a, *this);
+    each = one.size();
+}
+
+/// The sums over the lanes of `rows` neighbouring rows, added to or written to out.
+template <class Arch, class R>
+[[gnu::flatten]] void sum_rows(const R* rows, index count, R* out, bool add)
+{
+    constexpr index n = lanes<R, Arch>;
+    for_each_lanes<R, Arch>(count, [&](auto range) {
+        vec<R, Arch> r[static_cast<std::size_t>(n)];
+        for (index i = 0; i < n; ++i) {
+            r[i] = i < range.count ? load<R, Arch>(rows + (range.first + i) * n) : vec<R, Arch>(R(0));
+        }
+        const auto sums = sum_each<R, Arch>(r);
+        range.store(add ? sums + range.load(out) : sums, out);
+    });
+}
+
+/// The gradients of one batch row for one chunk of channels; what is shared between chunks or rows goes to partial sums.
+template <class Arch, class T, class Param>
+class backward_chunk {
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    using element = selective_element_t<T, Param>;
+    static constexpr index n = lanes<R, Arch>, k = components<Param>, tile = n * scan_steps;
+
+public:
+    backward_chunk(const selective_scan_backward_args<T, Param>& a, const backward_plan<Arch, T, Param>& plan, index b, index chunk,
+                   const backward_scratch<Arch, T, Param>& m)
+        : a_(a), f_(a.forward), plan_(plan), m_(m), b_(b), chunk_(chunk), c0_(plan.channels.first(chunk)),
+          channels_(plan.channels.channels(chunk)), tiles_(tiles_for<R, Arch>(channels_)), state_(f_.A.extent(1)),
+          length_(f_.u.extent(1)), state_tile_(state_ * k * n), rate_tile_(state_ * rate_rows<Param> * n),
+          visit_{f_.order, length_, f_.reverse}, B_(f_.B, visit_, f_.u.extent(2), plan.channels.B_per_lane, m.B),
+          C_(f_.C, visit_, f_.u.extent(2), plan.channels.C_per_lane, m.C),
+          slot_(b * plan.channel_slots + chunk * tiles_for<R, Arch>(plan.channels.chunk) * n)
+    {
+    }
+
+    void run()
+    {
+        load_rates<Arch, R, Param>(f_.A, c0_, channels_, m_.rates, rate_tile_);
+        B_.enter_chunk(b_, c0_, channels_);
+        C_.enter_chunk(b_, c0_, channels_);
+        save_checkpoints();
+
+        load_state(m_.carry, a_.dfinal_state);
+        std::fill_n(plan_.dA + slot_ * state_ * k, tiles_ * state_tile_, R(0));
+        std::fill_n(plan_.dD + slot_, tiles_ * n, R(0));
+        std::fill_n(plan_.ddelta_bias + slot_, tiles_ * n, R(0));
+        if (m_.sums_B) std::fill_n(m_.sums_B, plan_.B.per_lane ? tiles_ * state_tile_ : state_ * k, R(0));
+        if (m_.sums_C) std::fill_n(m_.sums_C, plan_.C.per_lane ? tiles_ * state_tile_ : state_ * k, R(0));
+        snapshot_ = a_.dsnapshots.data() ? f_.snapshot_after.extent(1) : 0;
+        const index blocks = (length_ + scan_steps - 1) / scan_steps;
+        for (index block = blocks; block-- > 0;) gradients_of_block(block);
+        add_snapshot_gradients(0, m_.carry, 0, tiles_);
+
+        if (a_.dinitial_state.data()) {
+            store_states<Arch, R>(m_.carry, state_tile_, a_.dinitial_state.pointer(b_, c0_), a_.dinitial_state.stride(1),
+                                  a_.dinitial_state.stride(2), state_, channels_);
+        }
+        if (m_.sums_B) write_sums(plan_.B, m_.sums_B, plan_.dB);
+        if (m_.sums_C) write_sums(plan_.C, m_.sums_C, plan_.dC);
+    }
+
+private:
+    /// A tile per tile of channels from (batch, dim, state), zero if it is not given.
+    void load_state(R* to, const view<const Param, 3>& from) const
+    {
+        if (!from.data()) {
+            std::fill_n(to, tiles_ * state_tile_, R(0));
+            return;
+        }
+        load_states<Arch, R>(from.pointer(b_, c0_), from.stride(1), from.stride(2), state_, channels_, to, state_tile_);
+    }
+
+    v channel_values(const view<const R, 1>& values, index c) const
+    {
+        if (values.data() == nullptr) return v(R(0));
+        return lane_range<R, Arch, false>{c, std::min(n, channels_ - c)}.load(values.pointer(c0_), values.stride(0));
+    }
+
+    bool reset(index step) const { return f_.reset.data() && f_.reset(b_, visit_.position(step)); }
+
+    /// Step sizes and inputs of one tile of channels, from what was loaded.
+    void prepare(index t, index steps) const
+    {
+        const v bias = channel_values(f_.delta_bias, t * n);
+        for (index i = 0; i < steps * n; i += n) {
+            const v raw = load<R, Arch>(m_.delta + t * tile + i) + bias;
+            const v delta = f_.delta_softplus ? softplus(raw) : raw;
+            store(delta, m_.tile.delta + i);
+            store(delta * load<R, Arch>(m_.u + t * tile + i), m_.tile.x + i);
+        }
+    }
+
+    /// Runs forward and keeps the state before every block of steps.
+    void save_checkpoints()
+    {
+        load_state(m_.h, f_.initial_state);
+        for (index first = 0, block = 0; first < length_; first += scan_steps, ++block) {
+            std::copy_n(m_.h, tiles_ * state_tile_, m_.checkpoints + block * tiles_ * state_tile_);
+            if (first + scan_steps >= length_) break;
+            load_steps<Arch, R>(f_.delta, b_, visit_, first, scan_steps, c0_, channels_, m_.delta, tile);
+            load_steps<Arch, R>(f_.u, b_, visit_, first, scan_steps, c0_, channels_, m_.u, tile);
+            B_.enter_block(first, scan_steps);
+            for (index t = 0; t < tiles_; ++t) {
+                prepare(t, scan_steps);
+                B_.enter_tile(t * n);
+                R* const h = m_.h + t * state_tile_;
+                for (index begin = first, stop; begin < first + scan_steps; begin = stop) {
+                    if (reset(begin)) std::fill_n(h, state_tile_, R(0));
+                    for (stop = begin + 1; stop < first + scan_steps && !reset(stop);) ++stop;
+                    const index offset = (begin - first) * n;
+                    const scan_run<R> run{.steps = stop - begin,
+                                          .delta = m_.tile.delta + offset,
+                                          .x = m_.tile.x + offset,
+                                          .y = nullptr,
+                                          .y_before = nullptr,
+                                          .y_before_step = 0,
+                                          .rates = m_.rates + t * rate_tile_,
+                                          .h = h,
+                                          .B = B_.at(begin),
+                                          .C = nullptr,
+                                          .B_step = B_.step(),
+                                          .C_step = 0,
+                                          .ahead = {rows_ahead(f_.delta, b_, visit_, begin + scan_steps, c0_ + t * n),
+                                                    rows_ahead(f_.u, b_, visit_, begin + scan_steps, c0_ + t * n),
+                                                    {},
+                                                    {}}};
+                    if (B_.per_lane()) {
+                        scan_all_states<Arch, Param, false, R, true, false>(run, state_);
+                    } else {
+                        scan_all_states<Arch, Param, false, R, false, false>(run, state_);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds to tiles `first` ... of the carried gradient those of the snapshots taken after `tokens` tokens.
+    void add_snapshot_gradients(index tokens, R* carry, index first, index count) const
+    {
+        for (index i = snapshot_; i-- > 0;) {
+            const index after = f_.snapshot_after(b_, i);
+            if (after < tokens) return;
+            if (after > tokens) continue;
+            R* const buffer = m_.h;
+            const index c = c0_ + first * n;
+            load_states<Arch, R>(a_.dsnapshots.pointer(b_, i, c), a_.dsnapshots.stride(2), a_.dsnapshots.stride(3), state_,
+                                 std::min(channels_ - first * n, count * n), buffer, state_tile_);
+            for (index e = 0; e < count * state_tile_; e += n) {
+                store(load<R, Arch>(carry + e) + load<R, Arch>(buffer + e), carry + e);
+            }
+        }
+    }
+
+    bool snapshot_after(index tokens) const
+    {
+        for (index i = 0; i < snapshot_; ++i) {
+            if (f_.snapshot_after(b_, i) == tokens) return true;
+        }
+        return false;
+    }
+
+    void gradients_of_block(index block)
+    {
+        const index first = block * scan_steps, steps = std::min(scan_steps, length_ - first), end = first + steps;
+        load_steps<Arch, R>(f_.delta, b_, visit_, first, steps, c0_, channels_, m_.delta, tile);
+        load_steps<Arch, R>(f_.u, b_, visit_, first, steps, c0_, channels_, m_.u, tile);
+        load_steps<Arch, R>(a_.dy, b_, visit_, first, steps, c0_, channels_, m_.dy, tile);
+        if (f_.z.data()) load_steps<Arch, R>(f_.z, b_, visit_, first, steps, c0_, channels_, m_.z, tile);
+        B_.enter_block(first, steps);
+        C_.enter_block(first, steps);
+        if (!B_.per_lane()) std::fill_n(m_.dB, steps * state_tile_, R(0));
+        if (!C_.per_lane()) std::fill_n(m_.dC, steps * state_tile_, R(0));
+
+        // Runs end where the state is reset or a snapshot was taken.
+        index cuts[scan_steps + 1], runs = 0;
+        for (index s = first; s < end; ++s) {
+            if (s == first || reset(s) || snapshot_after(s)) cuts[runs++] = s;
+        }
+        cuts[runs] = end;
+
+        for (index t = 0; t < tiles_; ++t) {
+            prepare(t, steps);
+            scale_by_gate(t, steps);
+            B_.enter_tile(t * n);
+            C_.enter_tile(t * n);
+            if (B_.per_lane()) std::fill_n(m_.dB, steps * state_tile_, R(0));
+            if (C_.per_lane()) std::fill_n(m_.dC, steps * state_tile_, R(0));
+            std::fill_n(m_.tile.y, steps * n, R(0));
+            std::fill_n(m_.tile.input, steps * n, R(0));
+            std::fill_n(m_.tile.decay, steps * n, R(0));
+            with_constants(B_.per_lane(), C_.per_lane(), [&](auto b, auto c) {
+                run_states<decltype(b)::value, decltype(c)::value>(block, t, first, cuts, runs);
+            });
+            finish(t, steps);
+            if (B_.per_lane()) collect_lanes(plan_.B, m_.dB, first, steps, t, m_.sums_B, plan_.dB);
+            if (C_.per_lane()) collect_lanes(plan_.C, m_.dC, first, steps, t, m_.sums_C, plan_.dC);
+        }
+        if (!B_.per_lane()) collect_groups(plan_.B, m_.dB, first, steps, m_.sums_B, plan_.dB);
+        if (!C_.per_lane()) collect_groups(plan_.C, m_.dC, first, steps, m_.sums_C, plan_.dC);
+        if (a_.du.data()) store_steps<Arch, R>(m_.u, tile, a_.du, b_, visit_, first, steps, c0_, channels_);
+        if (a_.ddelta.data()) store_steps<Arch, R>(m_.delta, tile, a_.ddelta, b_, visit_, first, steps, c0_, channels_);
+        if (a_.dz.data()) store_steps<Arch, R>(m_.z, tile, a_.dz, b_, visit_, first, steps, c0_, channels_);
+    }
+
+    /// dp = dy silu(z)
+    void scale_by_gate(index t, index steps) const
+    {
+        for (index i = 0; i < steps * n; i += n) {
+            const v dy = load<R, Arch>(m_.dy + t * tile + i);
+            store(f_.z.data() ? dy * silu(load<R, Arch>(m_.z + t * tile + i)) : dy, m_.tile.dp + i);
+        }
+    }
+
+    /// All states of a tile through a block. The carried gradient takes what belongs to the borders between runs on the way.
+    template <bool BPerLane, bool CPerLane>
+    void run_states(index block, index t, index first, const index* cuts, index runs)
+    {
+        index steps[scan_steps + 1];  // the cuts, from the block's first step
+        bool resets[scan_steps], inside = false;
+        for (index r = 0; r <= runs; ++r) steps[r] = cuts[r] - first;
+        for (index r = 0; r < runs; ++r) {
+            resets[r] = reset(cuts[r]);
+            inside = inside || snapshot_after(cuts[r + 1]);
+        }
+        R* const carry = m_.carry + t * state_tile_;
+        adjoint_run<R> run{.tile = m_.tile,
+                           .rates = m_.rates + t * rate_tile_,
+                           .h = m_.checkpoints + (block * tiles_ + t) * state_tile_,
+                           .carry = carry,
+                           .dA = plan_.dA + slot_ * state_ * k + t * state_tile_,
+                           .dB = m_.dB,
+                           .dC = m_.dC,
+                           .row = state_tile_,
+                           .B = B_.at(first),
+                           .C = C_.at(first),
+                           .B_step = B_.step(),
+                           .C_step = C_.step(),
+                           .cuts = steps,
+                           .resets = resets,
+                           .runs = runs,
+                           .first_run = 0,
+                           .with_y = f_.z.data() != nullptr};
+        if (!inside) return adjoint_of_all_states<Arch, Param, BPerLane, CPerLane>(run, state_);
+        // The gradients of snapshots join the carried one where they were taken: one run at a time, from the last. Every
+        // run is reached by going forward from the checkpoint again; the output is wanted only once.
+        for (index r = runs; r-- > 0; run.with_y = false) {
+            add_snapshot_gradients(cuts[r + 1], carry, t, 1);
+            run.runs = r + 1;
+            run.first_run = r;
+            adjoint_of_all_states<Arch, Param, BPerLane, CPerLane>(run, state_);
+        }
+    }
+
+    /// From the sums over the states to du, ddelta and dz, in place of u, delta and z.
+    void finish(index t, index steps)
+    {
+        const v bias = channel_values(f_.delta_bias, t * n), D = channel_values(f_.D, t * n);
+        v dD = load<R, Arch>(plan_.dD + slot_ + t * n), dbias = load<R, Arch>(plan_.ddelta_bias + slot_ + t * n);
+        for (index i = 0; i < steps * n; i += n) {
+            const index at = t * tile + i;
+            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i), raw = load<R, Arch>(m_.delta + at) + bias;
+            const v input = load<R, Arch>(m_.tile.input + i);
+            v ddelta = xsimd::fma(u, input, load<R, Arch>(m_.tile.decay + i));
+            if (f_.delta_softplus) ddelta *= softplus_derivative(raw);
+            if (a_.dz.data()) {
+                const v z = load<R, Arch>(m_.z + at), p = xsimd::fma(D, u, load<R, Arch>(m_.tile.y + i));
+                store(load<R, Arch>(m_.dy + at) * p * silu_derivative(z), m_.z + at);
+            }
+            store(xsimd::fma(D, dp, load<R, Arch>(m_.tile.delta + i) * input), m_.u + at);
+            store(ddelta, m_.delta + at);
+            dD = xsimd::fma(dp, u, dD);
+            dbias += ddelta;
+        }
+        store(dD, plan_.dD + slot_ + t * n);
+        store(dbias, plan_.ddelta_bias + slot_ + t * n);
+    }
+
+    /// dB or dC of a block, summed over the lanes of all tiles: one row a token, or added up over time.
+    void collect_groups(const gradient_partials& p, const R* rows, index first, index steps, R* sums, R* partial) const
+    {
+        if (!p.wanted) return;
+        for (index s = 0; s < steps; ++s) {
+            R* const out = p.over_time ? sums : partial + p.offset(b_, visit_.position(first + s), chunk_);
+            sum_rows<Arch, R>(rows + s * state_tile_, state_ * k, out, p.over_time);
+        }
+    }
+
+    /// The same where every lane has its own: a row for each channel.
+    void collect_lanes(const gradient_partials& p, const R* rows, index first, index steps, index t, R* sums, R* partial) const
+    {
+        if (!p.wanted) return;
+        for (index s = 0; s < steps; ++s) {
+            if (p.over_time) {
+                R* const sum = sums + t * state_tile_;
+                for (index e = 0; e < state_tile_; e += n) {
+                    store(load<R, Arch>(sum + e) + load<R, Arch>(rows + s * state_tile_ + e), sum + e);
+                }
+            } else {
+                store_tiles<Arch, R, R>(rows + s * state_tile_, 0,
+                                        {partial + p.offset(b_, visit_.position(first + s), c0_ + t * n), 1, p.states,
+                                         state_ * k, std::min(n, channels_ - t * n)});
+            }
+        }
+    }
+
+    void write_sums(const gradient_partials& p, const R* sums, R* partial) const
+    {
+        if (!p.per_lane) {
+            std::copy_n(sums, state_ * k, partial + p.offset(b_, 0, chunk_));
+        } else {
+            store_tiles<Arch, R, R>(sums, state_tile_, {partial + p.offset(b_, 0, c0_), 1, p.states, state_ * k, channels_});
+        }
+    }
+
+    const selective_scan_backward_args<T, Param>& a_;
+    const selective_scan_args<T, Param>& f_;
+    const backward_plan<Arch, T, Param>& plan_;
+    const backward_scratch<Arch, T, Param>& m_;
+    index b_, chunk_, c0_, channels_, tiles_, state_, length_, state_tile_, rate_tile_;
+    visiting_order visit_;
+    scan_coefficient<Arch, R, element> B_, C_;
+    index slot_;          // of the chunk's first channel in the sums over time
+    index snapshot_ = 0;  // snapshots that have gradients
+};
+
+/// Adds up partial sums in the order of rows and tokens.
+template <class Param, class R>
+void reduce_coefficient(const view<Param, 4>& gradient, const gradient_partials& p, const scan_partition& partition,
+                        const R* partial, index dim)
+{
+    if (!p.wanted) return;
+    constexpr index k = components<Param>;
+    const index groups = gradient.extent(2), state = gradient.extent(3), width = dim / groups;
+    const auto clear = [&](index b, index t, index g) {
+        for (index i = 0; i < state; ++i) gradient(b, t, g, i) = Param(0);
+    };
+    for (index b = 0; b < gradient.extent(0); ++b) {
+        for (index t = 0; t < gradient.extent(1); ++t) {
+            for (index g = 0; g < groups; ++g) clear(b, t, g);
+        }
+    }
+    for (index b = 0; b < gradient.extent(0); ++b) {
+        for (index t = 0; t < (gradient.extent(1) ? p.tokens : 0); ++t) {
+            for (index row = 0; row < p.rows; ++row) {
+                const R* const values = partial + p.offset(b, t, row);
+                const index g = (p.per_lane ? row : partition.first(row)) / width;
+                Param* const out = gradient.pointer(b, t, g);
+                for (index i = 0; i < state; ++i) {
+                    if constexpr (k == 2) {
+                        out[i * gradient.stride(3)] += Param(values[2 * i], values[2 * i + 1]);
+                    } else {
+                        out[i * gradient.stride(3)] += values[i];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums over the batch of what each chunk gathered for its channels.
+template <class Arch, class T, class Param>
+void reduce_channels(const selective_scan_backward_args<T, Param>& a, const backward_plan<Arch, T, Param>& plan)
+{
+    using R = compute_t<T>;
+    constexpr index n = lanes<R, Arch>, k = components<Param>;
+    const index batch = a.forward.u.extent(0), state = a.forward.A.extent(1);
+    for (index i = 0; i < plan.channels.count; ++i) {
+        for (index c = 0; c < plan.channels.channels(i); ++c) {
+            const index channel = plan.channels.first(i) + c;
+            const index slot = i * tiles_for<R, Arch>(plan.channels.chunk) * n + c;
+            const auto over_batch = [&](const R* p, index step) {
+                R sum(0);
+                for (index b = 0; b < batch; ++b) sum += p[b * step];
+                return sum;
+            };
+            if (a.dD.data()) a.dD[channel] = over_batch(plan.dD + slot, plan.channel_slots);
+            if (a.ddelta_bias.data()) a.ddelta_bias[channel] = over_batch(plan.ddelta_bias + slot, plan.channel_slots);
+            if (!a.dA.data()) continue;
+            const R* const tile = plan.dA + (slot - c % n) * state * k + c % n;
+            const auto value = [&](index row) { return over_batch(tile + row * n, plan.channel_slots * state * k); };
+            for (index m = 0; m < state; ++m) {
+                if constexpr (k == 2) {
+                    a.dA(channel, m) = Param(value(2 * m), value(2 * m + 1));
+                } else {
+                    a.dA(channel, m) = value(m);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace detail
+
+/// Bytes of scratch memory that selective_scan_backward(a) takes on a resource of this concurrency. For elements of Param, with
+/// s states: dim s / 256 values a token of the batch for each of dB and dC asked for (dim s where the groups of B or C are
+/// narrower than a register; nothing a token where they are summed over time); s / 16 values a token for each of the 256
+/// channels of every task that can run at once, to recompute the states from; and a few a channel.
+template <class Arch = xsimd::default_arch, class T, class Param>
+std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a, std::size_t concurrency = 1)
+{
+    const detail::backward_plan<Arch, T, Param> plan(a, {});
+    return plan.shared + plan.each * concurrency;
+}
+
+/// The gradients of the selective scan: shapes, equations and options at selective_scan_backward_args. Throws shape_error
+/// before anything is written. States are recomputed from checkpoints 16 steps apart. Work splits over batch and chunks of 256
+/// channels; sums across them have a fixed order, so that results do not depend on the number of threads, bit for bit.
+template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec = in_place>
+void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, workspace memory = {}, Exec&& exec = {})
+{
+    using namespace detail;
+    check(a);
+    const scratch own("selective_scan_backward", memory,
+                      selective_scan_backward_workspace_size<Arch>(a, concurrency(exec)));
+    const backward_plan<Arch, T, Param> plan(a, own.memory());
+    const auto chunks = static_cast<std::size_t>(plan.channels.count);
+    run_tasks(exec, static_cast<std::size_t>(a.forward.u.extent(0)) * chunks, [&](std::size_t task, std::size_t slot) {
+        const flush_denormals guard;
+        arena part(own.memory().subspan(plan.shared + slot * plan.each, plan.each));
+        backward_chunk<Arch, T, Param>(a, plan, static_cast<index>(task / chunks), static_cast<index>(task % chunks),
+                                       backward_scratch<Arch, T, Param>(part, a, plan))
+            .run();
+    });
+    const flush_denormals guard;
+    reduce_coefficient(a.dB, plan.B, plan.channels, plan.dB, a.forward.u.extent(2));
+    reduce_coefficient(a.dC, plan.C, plan.channels, plan.dC, a.forward.u.extent(2));
+    reduce_channels<Arch>(a, plan);
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec>
+void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, Exec&& exec)
+{
+    selective_scan_backward<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
+}  // namespace ssmkit

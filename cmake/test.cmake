@@ -1,0 +1,14 @@
+# cmake -P cmake/test.cmake
+#
+# Installs or fetches what is missing, builds the tests and the examples for each instruction set and runs all tests that this
+# machine's processor can run.
+
+include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
+cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH source)
+set(build ${source}/build-test)
+
+ssmkit_install(${SSMKIT_BUILD_NEEDS} ${SSMKIT_TEST_NEEDS})
+ssmkit_configure(${build} -DCMAKE_BUILD_TYPE=Release -DSSMKIT_BUILD_BENCH=OFF)
+message("Building the tests")
+ssmkit_run(${CMAKE_COMMAND} --build ${build} --parallel ${SSMKIT_CORES})
+ssmkit_run(${CMAKE_CTEST_COMMAND} --test-dir ${build} --output-on-failure --parallel ${SSMKIT_CORES})

@@ -1,0 +1,15 @@
+#pragma once
+
+// All operations on the CPU. A program that uses one of them may include its header alone.
+
+#include <ssmkit/add_norm.hpp>
+#include <ssmkit/add_norm_backward.hpp>
+#include <ssmkit/causal_conv1d.hpp>
+#include <ssmkit/causal_conv1d_backward.hpp>
+#include <ssmkit/causal_conv1d_update.hpp>
+#include <ssmkit/causal_conv1d_varlen_states.hpp>
+#include <ssmkit/gated_norm.hpp>
+#include <ssmkit/gated_norm_backward.hpp>
+#include <ssmkit/selective_scan.hpp>
+#include <ssmkit/selective_scan_backward.hpp>
+#include <ssmkit/selective_state_update.hpp>

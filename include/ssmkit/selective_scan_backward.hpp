@@ -9,40 +9,53 @@
 namespace ssmkit {
 namespace detail {
 
-/// Where dB or dC is summed up before it is written. One row of `states` real numbers a task and token where a group spans
+/// Channels whose part of dB and dC is summed together before the sums are added up: a task takes whole parts, and how many
+/// does not matter to the result.
+inline constexpr index backward_part = 256;
+
+/// Where dB or dC is summed up before it is written. One row of `states` real numbers a part and token where a group spans
 /// registers, one a channel and token where every lane has its own; a single token where the gradient is summed over time.
 struct gradient_partials {
     bool wanted, per_lane, over_time;
-    index rows;     // per batch row: chunks, or channels
-    index tokens;   // 1 if summed over time
-    index states;   // real numbers a row and token
+    index segment, parts;  // channels of a segment, parts in it
+    index rows;            // per batch row: parts of all segments, or channels
+    index tokens;          // 1 if summed over time
+    index states;          // real numbers a row and token
 
     template <class Param>
     gradient_partials(const view<Param, 4>& gradient, const scan_partition& p, bool lane, index dim, index length)
-        : wanted(!gradient.empty()), per_lane(lane), over_time(gradient.stride(1) == 0),
-          rows(lane ? dim : p.count), tokens(over_time ? 1 : length), states(gradient.extent(3) * components<Param>)
+        : wanted(!gradient.empty()), per_lane(lane), over_time(gradient.stride(1) == 0), segment(std::max(index{1}, p.segment)),
+          parts((segment + backward_part - 1) / backward_part), rows(lane ? dim : dim / segment * parts),
+          tokens(over_time ? 1 : length), states(gradient.extent(3) * components<Param>)
     {
     }
 
     index size(index batch) const { return wanted ? batch * rows * tokens * states : 0; }
     index offset(index b, index token, index row) const { return ((b * tokens + token) * rows + row) * states; }
+
+    /// The part that a channel belongs to, and the first channel of a row.
+    index row(index channel) const { return channel / segment * parts + channel % segment / backward_part; }
+    index channel(index row) const { return per_lane ? row : row / parts * segment + row % parts * backward_part; }
 };
 
-/// How a call of the backward pass is cut, and its scratch memory. Chunks do not depend on the number of threads: their
-/// partial sums are added up in a fixed order.
+/// How a call of the backward pass is cut, and its scratch memory.
 template <class Arch, class T, class Param>
 struct backward_plan {
     using R = compute_t<T>;
-    static constexpr index channels_at_once = 256;
 
     scan_partition channels;
     gradient_partials B, C;
-    R *dB, *dC;                     // partial sums
-    R *dA, *dD, *ddelta_bias;       // [batch][dim], padded to whole tiles a chunk
-    index channel_slots;            // channels of all chunks, each padded to whole tiles
-    std::size_t shared, each;       // bytes
+    R *dB, *dC;                // partial sums
+    R *dA, *dD, *ddelta_bias;  // [batch][slot]: tiles of the channels, each segment padded to whole tiles
+    index segment_slots, slots;
+    std::size_t shared, each;  // bytes
 
-    backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory);
+    backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory, std::size_t concurrency);
+
+    index slot(index channel) const
+    {
+        return B.segment ? channel / B.segment * segment_slots + channel % B.segment : 0;
+    }
 };
 
 /// Scratch memory of one task: a chunk of channels of one batch row.
@@ -64,6 +77,7 @@ struct backward_scratch {
         constexpr index n = lanes<R, Arch>, k = components<Param>;
         const index state = f.A.extent(1), tiles = tiles_for<R, Arch>(plan.channels.chunk), width = tiles * n;
         const index blocks = (f.u.extent(1) + scan_steps - 1) / scan_steps;
+        const index parts = (width + backward_part - 1) / backward_part;
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         delta = take(width * scan_steps);
         u = take(width * scan_steps);
@@ -77,28 +91,30 @@ struct backward_scratch {
         dC = take(scan_steps * state * k * n);
         B = take(coefficient::scratch(state, plan.channels.chunk, plan.channels.B_per_lane, coefficient::is_constant(f.B)));
         C = take(coefficient::scratch(state, plan.channels.chunk, plan.channels.C_per_lane, coefficient::is_constant(f.C)));
-        sums_B = plan.B.wanted && plan.B.over_time ? take(plan.B.per_lane ? width * state * k : state * k) : nullptr;
-        sums_C = plan.C.wanted && plan.C.over_time ? take(plan.C.per_lane ? width * state * k : state * k) : nullptr;
+        sums_B = plan.B.wanted && plan.B.over_time ? take(plan.B.per_lane ? width * state * k : parts * state * k) : nullptr;
+        sums_C = plan.C.wanted && plan.C.over_time ? take(plan.C.per_lane ? width * state * k : parts * state * k) : nullptr;
         for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) *p = take(n * scan_steps);
         tile.memory = take(scan_steps * adjoint_states<Arch, Param> * 2 * k * n);
     }
 };
 
 template <class Arch, class T, class Param>
-backward_plan<Arch, T, Param>::backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory)
-    : channels(partition_channels<Arch>(a.forward, channels_at_once, 1)),
+backward_plan<Arch, T, Param>::backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory,
+                                             std::size_t concurrency)
+    : channels(partition_channels<Arch>(a.forward, scan_channels, concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1,
+                                        backward_part)),
       B(a.dB, channels, channels.B_per_lane, a.forward.u.extent(2), a.forward.u.extent(1)),
       C(a.dC, channels, channels.C_per_lane, a.forward.u.extent(2), a.forward.u.extent(1)),
-      channel_slots(channels.count * tiles_for<R, Arch>(channels.chunk) * lanes<R, Arch>)
+      segment_slots(tiles_for<R, Arch>(B.segment) * lanes<R, Arch>), slots(a.forward.u.extent(2) / B.segment * segment_slots)
 {
     const index batch = a.forward.u.extent(0), state = a.forward.A.extent(1);
     arena all = memory.empty() ? arena() : arena(memory);
     const auto take = [&](index count) { return all.take<R>(static_cast<std::size_t>(count)); };
     dB = take(B.size(batch));
     dC = take(C.size(batch));
-    dA = take(batch * channel_slots * state * components<Param>);
-    dD = take(batch * channel_slots);
-    ddelta_bias = take(batch * channel_slots);
+    dA = take(batch * slots * state * components<Param>);
+    dD = take(batch * slots);
+    ddelta_bias = take(batch * slots);
     shared = all.size();
     arena one;
     backward_scratch<Arch, T, Param>(one, a, *this);
@@ -131,12 +147,12 @@ class backward_chunk {
 public:
     backward_chunk(const selective_scan_backward_args<T, Param>& a, const backward_plan<Arch, T, Param>& plan, index b, index chunk,
                    const backward_scratch<Arch, T, Param>& m)
-        : a_(a), f_(a.forward), plan_(plan), m_(m), b_(b), chunk_(chunk), c0_(plan.channels.first(chunk)),
+        : a_(a), f_(a.forward), plan_(plan), m_(m), b_(b), c0_(plan.channels.first(chunk)),
           channels_(plan.channels.channels(chunk)), tiles_(tiles_for<R, Arch>(channels_)), state_(f_.A.extent(1)),
           length_(f_.u.extent(1)), state_tile_(state_ * k * n), rate_tile_(state_ * rate_rows<Param> * n),
           visit_{f_.order, length_, f_.reverse}, B_(f_.B, visit_, f_.u.extent(2), plan.channels.B_per_lane, m.B),
           C_(f_.C, visit_, f_.u.extent(2), plan.channels.C_per_lane, m.C),
-          slot_(b * plan.channel_slots + chunk * tiles_for<R, Arch>(plan.channels.chunk) * n)
+          slot_(b * plan.slots + plan.slot(c0_))
     {
     }
 
@@ -151,8 +167,8 @@ public:
         std::fill_n(plan_.dA + slot_ * state_ * k, tiles_ * state_tile_, R(0));
         std::fill_n(plan_.dD + slot_, tiles_ * n, R(0));
         std::fill_n(plan_.ddelta_bias + slot_, tiles_ * n, R(0));
-        if (m_.sums_B) std::fill_n(m_.sums_B, plan_.B.per_lane ? tiles_ * state_tile_ : state_ * k, R(0));
-        if (m_.sums_C) std::fill_n(m_.sums_C, plan_.C.per_lane ? tiles_ * state_tile_ : state_ * k, R(0));
+        if (m_.sums_B) std::fill_n(m_.sums_B, sums_size(plan_.B), R(0));
+        if (m_.sums_C) std::fill_n(m_.sums_C, sums_size(plan_.C), R(0));
         snapshot_ = a_.dsnapshots.data() ? f_.snapshot_after.extent(1) : 0;
         const index blocks = (length_ + scan_steps - 1) / scan_steps;
         for (index block = blocks; block-- > 0;) gradients_of_block(block);
@@ -181,6 +197,12 @@ private:
     {
         if (values.data() == nullptr) return v(R(0));
         return lane_range<R, Arch, false>{c, std::min(n, channels_ - c)}.load(values.pointer(c0_), values.stride(0));
+    }
+
+    /// Elements of the sums over time: a tile a tile, or a row a part.
+    index sums_size(const gradient_partials& p) const
+    {
+        return p.per_lane ? tiles_ * state_tile_ : (p.row(c0_ + channels_ - 1) - p.row(c0_) + 1) * state_ * k;
     }
 
     bool reset(index step) const { return f_.reset.data() && f_.reset(b_, visit_.position(step)); }
@@ -275,9 +297,6 @@ private:
         if (f_.z.data()) load_steps<Arch, R>(f_.z, b_, visit_, first, steps, c0_, channels_, m_.z, tile);
         B_.enter_block(first, steps);
         C_.enter_block(first, steps);
-        if (!B_.per_lane()) std::fill_n(m_.dB, steps * state_tile_, R(0));
-        if (!C_.per_lane()) std::fill_n(m_.dC, steps * state_tile_, R(0));
-
         // Runs end where the state is reset or a snapshot was taken.
         index cuts[scan_steps + 1], runs = 0;
         for (index s = first; s < end; ++s) {
@@ -288,10 +307,13 @@ private:
         for (index t = 0; t < tiles_; ++t) {
             prepare(t, steps);
             scale_by_gate(t, steps);
+            prefetch_block(first - scan_steps, t);
             B_.enter_tile(t * n);
             C_.enter_tile(t * n);
-            if (B_.per_lane()) std::fill_n(m_.dB, steps * state_tile_, R(0));
-            if (C_.per_lane()) std::fill_n(m_.dC, steps * state_tile_, R(0));
+            const bool part_begins = t * n % backward_part == 0;
+            const bool part_ends = (t + 1) * n % backward_part == 0 || t + 1 == tiles_;
+            if (part_begins || B_.per_lane()) std::fill_n(m_.dB, steps * state_tile_, R(0));
+            if (part_begins || C_.per_lane()) std::fill_n(m_.dC, steps * state_tile_, R(0));
             std::fill_n(m_.tile.y, steps * n, R(0));
             std::fill_n(m_.tile.input, steps * n, R(0));
             std::fill_n(m_.tile.decay, steps * n, R(0));
@@ -301,12 +323,28 @@ private:
             finish(t, steps);
             if (B_.per_lane()) collect_lanes(plan_.B, m_.dB, first, steps, t, m_.sums_B, plan_.dB);
             if (C_.per_lane()) collect_lanes(plan_.C, m_.dC, first, steps, t, m_.sums_C, plan_.dC);
+            if (part_ends && !B_.per_lane()) collect_groups(plan_.B, m_.dB, first, steps, t, m_.sums_B, plan_.dB);
+            if (part_ends && !C_.per_lane()) collect_groups(plan_.C, m_.dC, first, steps, t, m_.sums_C, plan_.dC);
         }
-        if (!B_.per_lane()) collect_groups(plan_.B, m_.dB, first, steps, m_.sums_B, plan_.dB);
-        if (!C_.per_lane()) collect_groups(plan_.C, m_.dC, first, steps, m_.sums_C, plan_.dC);
         if (a_.du.data()) store_steps<Arch, R>(m_.u, tile, a_.du, b_, visit_, first, steps, c0_, channels_);
         if (a_.ddelta.data()) store_steps<Arch, R>(m_.delta, tile, a_.ddelta, b_, visit_, first, steps, c0_, channels_);
         if (a_.dz.data()) store_steps<Arch, R>(m_.z, tile, a_.dz, b_, visit_, first, steps, c0_, channels_);
+    }
+
+    /// Asks for the rows of a tile in the block that comes next, the one before in time.
+    void prefetch_block(index first, index t) const
+    {
+        if (first < 0) return;
+        prefetch_rows rows[] = {rows_ahead(f_.delta, b_, visit_, first, c0_ + t * n),
+                                rows_ahead(f_.u, b_, visit_, first, c0_ + t * n),
+                                rows_ahead(a_.dy, b_, visit_, first, c0_ + t * n),
+                                rows_ahead(f_.z, b_, visit_, first, c0_ + t * n),
+                                rows_ahead(a_.du, b_, visit_, first, c0_ + t * n),
+                                rows_ahead(a_.ddelta, b_, visit_, first, c0_ + t * n),
+                                rows_ahead(a_.dz, b_, visit_, first, c0_ + t * n)};
+        for (index s = 0; s < scan_steps; ++s) {
+            for (prefetch_rows& row : rows) row.step();
+        }
     }
 
     /// dp = dy silu(z)
@@ -382,12 +420,15 @@ private:
         store(dbias, plan_.ddelta_bias + slot_ + t * n);
     }
 
-    /// dB or dC of a block, summed over the lanes of all tiles: one row a token, or added up over time.
-    void collect_groups(const gradient_partials& p, const R* rows, index first, index steps, R* sums, R* partial) const
+    /// dB or dC of a block, summed over the lanes of a part of the channels: one row a token, or added up over time.
+    void collect_groups(const gradient_partials& p, const R* rows, index first, index steps, index t, R* sums,
+                        R* partial) const
     {
         if (!p.wanted) return;
+        const index row = p.row(c0_ + t * n);
         for (index s = 0; s < steps; ++s) {
-            R* const out = p.over_time ? sums : partial + p.offset(b_, visit_.position(first + s), chunk_);
+            R* const out = p.over_time ? sums + (row - p.row(c0_)) * state_ * k
+                                       : partial + p.offset(b_, visit_.position(first + s), row);
             sum_rows<Arch, R>(rows + s * state_tile_, state_ * k, out, p.over_time);
         }
     }
@@ -413,7 +454,7 @@ private:
     void write_sums(const gradient_partials& p, const R* sums, R* partial) const
     {
         if (!p.per_lane) {
-            std::copy_n(sums, state_ * k, partial + p.offset(b_, 0, chunk_));
+            std::copy_n(sums, (p.row(c0_ + channels_ - 1) - p.row(c0_) + 1) * state_ * k, partial + p.offset(b_, 0, p.row(c0_)));
         } else {
             store_tiles<Arch, R, R>(sums, state_tile_, {partial + p.offset(b_, 0, c0_), 1, p.states, state_ * k, channels_});
         }
@@ -423,7 +464,7 @@ private:
     const selective_scan_args<T, Param>& f_;
     const backward_plan<Arch, T, Param>& plan_;
     const backward_scratch<Arch, T, Param>& m_;
-    index b_, chunk_, c0_, channels_, tiles_, state_, length_, state_tile_, rate_tile_;
+    index b_, c0_, channels_, tiles_, state_, length_, state_tile_, rate_tile_;
     visiting_order visit_;
     scan_coefficient<Arch, R, element> B_, C_;
     index slot_;          // of the chunk's first channel in the sums over time
@@ -432,25 +473,27 @@ private:
 
 /// Adds up partial sums in the order of rows and tokens.
 template <class Param, class R>
-void reduce_coefficient(const view<Param, 4>& gradient, const gradient_partials& p, const scan_partition& partition,
-                        const R* partial, index dim)
+void reduce_coefficient(const view<Param, 4>& gradient, const gradient_partials& p, const R* partial, index dim)
 {
-    if (!p.wanted) return;
     constexpr index k = components<Param>;
-    const index groups = gradient.extent(2), state = gradient.extent(3), width = dim / groups;
-    const auto clear = [&](index b, index t, index g) {
-        for (index i = 0; i < state; ++i) gradient(b, t, g, i) = Param(0);
-    };
-    for (index b = 0; b < gradient.extent(0); ++b) {
-        for (index t = 0; t < gradient.extent(1); ++t) {
-            for (index g = 0; g < groups; ++g) clear(b, t, g);
+    if (gradient.data() == nullptr) return;
+    // An axis that is summed over has one element, even where there is nothing to sum.
+    const auto distinct = [&](std::size_t axis) { return gradient.stride(axis) == 0 ? index{1} : gradient.extent(axis); };
+    const index groups = gradient.extent(2), state = gradient.extent(3);
+    for (index b = 0; b < distinct(0); ++b) {
+        for (index t = 0; t < distinct(1); ++t) {
+            for (index g = 0; g < std::min(groups, distinct(2)); ++g) {
+                for (index i = 0; i < state; ++i) gradient(b, t, g, i) = Param(0);
+            }
         }
     }
+    if (!p.wanted) return;
+    const index width = dim / groups;
     for (index b = 0; b < gradient.extent(0); ++b) {
-        for (index t = 0; t < (gradient.extent(1) ? p.tokens : 0); ++t) {
+        for (index t = 0; t < p.tokens; ++t) {
             for (index row = 0; row < p.rows; ++row) {
                 const R* const values = partial + p.offset(b, t, row);
-                const index g = (p.per_lane ? row : partition.first(row)) / width;
+                const index g = p.channel(row) / width;
                 Param* const out = gradient.pointer(b, t, g);
                 for (index i = 0; i < state; ++i) {
                     if constexpr (k == 2) {
@@ -471,26 +514,23 @@ void reduce_channels(const selective_scan_backward_args<T, Param>& a, const back
     using R = compute_t<T>;
     constexpr index n = lanes<R, Arch>, k = components<Param>;
     const index batch = a.forward.u.extent(0), state = a.forward.A.extent(1);
-    for (index i = 0; i < plan.channels.count; ++i) {
-        for (index c = 0; c < plan.channels.channels(i); ++c) {
-            const index channel = plan.channels.first(i) + c;
-            const index slot = i * tiles_for<R, Arch>(plan.channels.chunk) * n + c;
-            const auto over_batch = [&](const R* p, index step) {
-                R sum(0);
-                for (index b = 0; b < batch; ++b) sum += p[b * step];
-                return sum;
-            };
-            if (a.dD.data()) a.dD[channel] = over_batch(plan.dD + slot, plan.channel_slots);
-            if (a.ddelta_bias.data()) a.ddelta_bias[channel] = over_batch(plan.ddelta_bias + slot, plan.channel_slots);
-            if (!a.dA.data()) continue;
-            const R* const tile = plan.dA + (slot - c % n) * state * k + c % n;
-            const auto value = [&](index row) { return over_batch(tile + row * n, plan.channel_slots * state * k); };
-            for (index m = 0; m < state; ++m) {
-                if constexpr (k == 2) {
-                    a.dA(channel, m) = Param(value(2 * m), value(2 * m + 1));
-                } else {
-                    a.dA(channel, m) = value(m);
-                }
+    for (index channel = 0; channel < a.forward.u.extent(2); ++channel) {
+        const index slot = plan.slot(channel), c = channel % plan.B.segment;
+        const auto over_batch = [&](const R* p, index step) {
+            R sum(0);
+            for (index b = 0; b < batch; ++b) sum += p[b * step];
+            return sum;
+        };
+        if (a.dD.data()) a.dD[channel] = over_batch(plan.dD + slot, plan.slots);
+        if (a.ddelta_bias.data()) a.ddelta_bias[channel] = over_batch(plan.ddelta_bias + slot, plan.slots);
+        if (!a.dA.data()) continue;
+        const R* const tile = plan.dA + (slot - c % n) * state * k + c % n;
+        const auto value = [&](index row) { return over_batch(tile + row * n, plan.slots * state * k); };
+        for (index m = 0; m < state; ++m) {
+            if constexpr (k == 2) {
+                a.dA(channel, m) = Param(value(2 * m), value(2 * m + 1));
+            } else {
+                a.dA(channel, m) = value(m);
             }
         }
     }
@@ -498,28 +538,34 @@ void reduce_channels(const selective_scan_backward_args<T, Param>& a, const back
 
 }  // namespace detail
 
-/// Bytes of scratch memory that selective_scan_backward(a) takes on a resource of this concurrency. For elements of Param, with
-/// s states: dim s / 256 values a token of the batch for each of dB and dC asked for (dim s where the groups of B or C are
-/// narrower than a register; nothing a token where they are summed over time); s / 16 values a token for each of the 256
-/// channels of every task that can run at once, to recompute the states from; and a few a channel.
+/// Bytes of scratch memory with which selective_scan_backward(a) runs on any resource of at most this concurrency. In values of
+/// Param's precision, for s real numbers of state a channel: dim s / 256 a token of the batch for each of dB and dC that is
+/// asked for (dim s where groups are narrower than a register; nothing a token where they are summed over time); s / 16 a
+/// token and channel of the tasks that run at once, at most 1536 channels a task, to recompute the states from; (s + 2) a
+/// channel and batch row; and some per channel.
 template <class Arch = xsimd::default_arch, class T, class Param>
 std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a, std::size_t concurrency = 1)
 {
-    const detail::backward_plan<Arch, T, Param> plan(a, {});
-    return plan.shared + plan.each * concurrency;
+    std::size_t most = 0;
+    for (std::size_t c = 1; c <= concurrency; ++c) {
+        const detail::backward_plan<Arch, T, Param> plan(a, {}, c);
+        most = std::max(most, plan.shared + c * plan.each);
+    }
+    return most;
 }
 
 /// The gradients of the selective scan: shapes, equations and options at selective_scan_backward_args. Throws shape_error
-/// before anything is written. States are recomputed from checkpoints 16 steps apart. Work splits over batch and chunks of 256
-/// channels; sums across them have a fixed order, so that results do not depend on the number of threads, bit for bit.
+/// before anything is written. States are recomputed from checkpoints 16 steps apart. Work splits over batch and multiples of
+/// 256 channels; sums across them have a fixed order, so that results do not depend on the number of threads, bit for bit.
 template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec = in_place>
 void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, workspace memory = {}, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    const scratch own("selective_scan_backward", memory,
-                      selective_scan_backward_workspace_size<Arch>(a, concurrency(exec)));
-    const backward_plan<Arch, T, Param> plan(a, own.memory());
+    const std::size_t slots = concurrency(exec);
+    const backward_plan<Arch, T, Param> sizes(a, {}, slots);
+    const scratch own("selective_scan_backward", memory, sizes.shared + slots * sizes.each);
+    const backward_plan<Arch, T, Param> plan(a, own.memory(), slots);
     const auto chunks = static_cast<std::size_t>(plan.channels.count);
     run_tasks(exec, static_cast<std::size_t>(a.forward.u.extent(0)) * chunks, [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
@@ -529,8 +575,8 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, wo
             .run();
     });
     const flush_denormals guard;
-    reduce_coefficient(a.dB, plan.B, plan.channels, plan.dB, a.forward.u.extent(2));
-    reduce_coefficient(a.dC, plan.C, plan.channels, plan.dC, a.forward.u.extent(2));
+    reduce_coefficient(a.dB, plan.B, plan.dB, a.forward.u.extent(2));
+    reduce_coefficient(a.dC, plan.C, plan.dC, a.forward.u.extent(2));
     reduce_channels<Arch>(a, plan);
 }
 

@@ -187,9 +187,10 @@ struct scan_partition {
 };
 
 /// Cuts the channels into chunks of at most `widest`, and into at least `tasks` chunks over the whole batch where a chunk of
-/// a register's width allows it.
+/// a register's width, or of `granule` channels, allows it.
 template <class Arch, class T, class Param>
-scan_partition partition_channels(const selective_scan_args<T, Param>& a, index widest, index tasks)
+scan_partition partition_channels(const selective_scan_args<T, Param>& a, index widest, index tasks,
+                                  index granule = lanes<compute_t<T>, Arch>)
 {
     constexpr index n = lanes<compute_t<T>, Arch>;
     const index batch = a.u.extent(0), dim = a.u.extent(2);
@@ -207,7 +208,7 @@ scan_partition partition_channels(const selective_scan_args<T, Param>& a, index 
     const auto divide_up = [](index x, index by) { return (x + by - 1) / by; };
     const index segments = dim / p.segment;
     const index chunks = std::max(divide_up(p.segment, widest), divide_up(tasks, batch * segments));
-    p.chunk = divide_up(divide_up(p.segment, chunks), n) * n;
+    p.chunk = std::min(divide_up(divide_up(p.segment, chunks), granule) * granule, divide_up(p.segment, n) * n);
     p.per_segment = divide_up(p.segment, p.chunk);
     p.count = segments * p.per_segment;
     return p;

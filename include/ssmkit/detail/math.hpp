@@ -87,7 +87,7 @@ template <class T, class Arch>
     }
 }
 
-/// log(1 + t) for t in [0, 1]. float: at most 2 ulp, relative accuracy kept down to t = 0.
+/// log(1 + t) for t in [0, 1]. float: at most 2.5 ulp, relative accuracy kept down to t = 0.
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> log1p_unit(const vec<T, Arch>& t)
 {
@@ -132,12 +132,15 @@ template <class T, class Arch>
     return x * sigmoid(x);
 }
 
+/// sigmoid(x) (1 + x sigmoid(-x)). 1 - sigmoid(x) in place of sigmoid(-x) would lose 1e-6 around x = 16.
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
-    const v s = sigmoid(x);
-    return s * multiply_add(x, v(T(1)) - s, v(T(1)));
+    const v e = fast_exp(-xsimd::abs(x)), one(T(1)), reciprocal = one / (one + e);
+    const auto negative = x < v(T(0));
+    const v s = xsimd::select(negative, e, one) * reciprocal, rest = xsimd::select(negative, one, e) * reciprocal;
+    return s * multiply_add(x, rest, one);
 }
 
 template <class T, class Arch>

@@ -233,9 +233,11 @@ inline double widened(ssmkit::bfloat16 x) { return static_cast<double>(static_ca
 inline double widened(ssmkit::float16 x) { return static_cast<double>(static_cast<float>(x)); }
 
 /// The largest difference relative to the largest value expected, accepted up to 2e-5 for float, 1e-10 for double and 2e-2
-/// for 16-bit storage: enough to tell a wrong answer from rounding. Empty if it fits, otherwise what does not.
+/// for 16-bit storage, `allowance` times that: enough to tell a wrong answer from rounding. Empty if it fits, otherwise what
+/// does not.
 template <class T, std::size_t Rank>
-std::string mismatch(const char* name, const ssmkit::view<T, Rank>& got, const ssmkit::view<T, Rank>& expected)
+std::string mismatch(const char* name, const ssmkit::view<T, Rank>& got, const ssmkit::view<T, Rank>& expected,
+                     double allowance = 1)
 {
     using stored = std::remove_cv_t<T>;
     constexpr double bound = std::is_same_v<stored, double> ? 1e-10 : std::is_same_v<stored, float> ? 2e-5 : 2e-2;
@@ -252,7 +254,7 @@ std::string mismatch(const char* name, const ssmkit::view<T, Rank>& got, const s
         }
     };
     visit(visit, got, expected);
-    if (worst <= bound * scale) return {};
+    if (worst <= allowance * bound * scale) return {};
     return std::string(name) + " is off by " + std::to_string(worst) + " where values reach " + std::to_string(scale);
 }
 

@@ -31,45 +31,49 @@ struct scan_scratch {
     R *x;      // at first u
     R *y, *rates, *h, *B, *C;
 
-    scan_scratch(arena& memory, const selective_scan_args<T, Param>& a, const scan_partition& p)
+    scan_scratch(arena& memory, const selective_scan_args<T, Param>& a, const scan_partition& p, index steps)
     {
         const index width = tiles_for<R, Arch>(p.chunk) * lanes<R, Arch>, state = a.A.extent(1);
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
-        delta = take(width * scan_steps);
-        x = take(width * scan_steps);
-        y = take(width * scan_steps);
+        delta = take(width * steps);
+        x = take(width * steps);
+        y = take(width * steps);
         rates = take(width * state * rate_rows<Param>);
         h = take(width * state * components<Param>);
-        B = take(coefficient::scratch(state, p.chunk, p.B_per_lane, coefficient::is_constant(a.B)));
-        C = take(coefficient::scratch(state, p.chunk, p.C_per_lane, coefficient::is_constant(a.C)));
+        B = take(coefficient::scratch(state, p.chunk, steps, p.B_per_lane, coefficient::is_constant(a.B)));
+        C = take(coefficient::scratch(state, p.chunk, steps, p.C_per_lane, coefficient::is_constant(a.C)));
     }
 };
 
 /// How a call is cut into tasks, and the scratch memory of each.
 template <class Arch, class T, class Param>
 struct scan_plan {
+    index steps;  // handled between loading and storing tiles
     scan_partition channels;
     std::size_t bytes;
 
     scan_plan(const selective_scan_args<T, Param>& a, std::size_t concurrency)
         // One thread takes rows as long as they come; several get two tasks each, to even out their speeds.
-        : channels(partition_channels<Arch>(a, a.u.stride(2) == 1 ? scan_channels : scan_channels_time_contiguous,
+        : steps(a.u.stride(2) == 1 ? scan_steps : scan_steps_time_contiguous),
+          channels(partition_channels<Arch>(a, a.u.stride(2) == 1 ? scan_channels : scan_channels_time_contiguous,
                                             concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1))
     {
         arena one;
-        scan_scratch<Arch, T, Param>(one, a, channels);
+        scan_scratch<Arch, T, Param>(one, a, channels, steps);
         bytes = one.size();
     }
 };
 
 /// The whole sequence of one batch row for one chunk of channels.
 template <class Arch, class T, class Param>
-void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p, index b, index chunk,
+void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T, Param>& plan, index b, index chunk,
                 const scan_scratch<Arch, T, Param>& m)
 {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
-    constexpr index n = lanes<R, Arch>, tile = n * scan_steps;
+    constexpr index n = lanes<R, Arch>;
+    const scan_partition& p = plan.channels;
+    const index tile = n * plan.steps;
     alignas(64) static constexpr R zeros[static_cast<std::size_t>(n)] = {};
 
     const index length = a.u.extent(1), state = a.A.extent(1);
@@ -107,8 +111,8 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_partition& p,
         }
     };
 
-    for (index first = 0; first < length; first += scan_steps) {
-        const index steps = std::min(scan_steps, length - first), end = first + steps;
+    for (index first = 0; first < length; first += plan.steps) {
+        const index steps = std::min(plan.steps, length - first), end = first + steps;
         load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
         load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.x, tile);
         B.enter_block(first, steps);
@@ -205,8 +209,8 @@ void selective_scan(const selective_scan_args<T, Param>& a, workspace memory = {
     run_tasks(exec, static_cast<std::size_t>(a.u.extent(0)) * chunks, [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         arena part(own.memory().subspan(slot * plan.bytes, plan.bytes));
-        scan_chunk<Arch>(a, plan.channels, static_cast<index>(task / chunks), static_cast<index>(task % chunks),
-                         scan_scratch<Arch, T, Param>(part, a, plan.channels));
+        scan_chunk<Arch>(a, plan, static_cast<index>(task / chunks), static_cast<index>(task % chunks),
+                         scan_scratch<Arch, T, Param>(part, a, plan.channels, plan.steps));
     });
 }
 

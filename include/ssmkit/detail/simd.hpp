@@ -326,26 +326,26 @@ template <class T, class Arch>
 }
 
 /// Swaps the odd blocks of `Block` lanes of a with the even ones of b.
-template <std::size_t Block, class T, class Arch>
+template <index Block, class T, class Arch>
 [[gnu::always_inline]] inline void swap_blocks(vec<T, Arch>& a, vec<T, Arch>& b)
 {
     using reg = typename vec<T, Arch>::register_type;
-    constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
-    [&]<std::size_t... L>(std::index_sequence<L...>) {
+    constexpr index n = lanes<T, Arch>;
+    [&]<index... L>(std::integer_sequence<index, L...>) {
         const reg x = a, y = b;
         a = vec<T, Arch>(
             reg(__builtin_shufflevector(x, y, ((L & Block) ? static_cast<int>(n + L - Block) : static_cast<int>(L))...)));
         b = vec<T, Arch>(
             reg(__builtin_shufflevector(x, y, ((L & Block) ? static_cast<int>(n + L) : static_cast<int>(L + Block))...)));
-    }(std::make_index_sequence<n>{});
+    }(std::make_integer_sequence<index, n>{});
 }
 
 /// Calls f(Block) with the compile-time constants 1, 2, 4, ... below the number of lanes.
-template <class T, class Arch, std::size_t Block = 1, class F>
+template <class T, class Arch, index Block = 1, class F>
 [[gnu::always_inline]] inline void for_each_block_size(F&& f)
 {
-    if constexpr (Block < static_cast<std::size_t>(lanes<T, Arch>)) {
-        f(std::integral_constant<std::size_t, Block>{});
+    if constexpr (Block < lanes<T, Arch>) {
+        f(std::integral_constant<index, Block>{});
         for_each_block_size<T, Arch, 2 * Block>(f);
     }
 }
@@ -354,11 +354,11 @@ template <class T, class Arch, std::size_t Block = 1, class F>
 template <class T, class Arch>
 [[gnu::always_inline]] inline void transpose(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
 {
-    constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
+    constexpr index n = lanes<T, Arch>;
     for_each_block_size<T, Arch>([&](auto block) {
-        for (std::size_t i = 0; i < n; ++i) {
-            if (!(i & block)) swap_blocks<block, T, Arch>(r[i], r[i + block]);
-        }
+        unrolled<n>([&](auto i) {
+            if constexpr (!(i & block)) swap_blocks<block, T, Arch>(r[i], r[i + block]);
+        });
     });
 }
 
@@ -366,12 +366,14 @@ template <class T, class Arch>
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> sum_each(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
 {
-    constexpr std::size_t n = static_cast<std::size_t>(lanes<T, Arch>);
+    constexpr index n = lanes<T, Arch>;
     for_each_block_size<T, Arch>([&](auto block) {
-        for (std::size_t i = 0; i < n; i += 2 * block) {
-            swap_blocks<block, T, Arch>(r[i], r[i + block]);
-            r[i] += r[i + block];
-        }
+        unrolled<n>([&](auto i) {
+            if constexpr (i % (2 * block) == 0) {
+                swap_blocks<block, T, Arch>(r[i], r[i + block]);
+                r[i] += r[i + block];
+            }
+        });
     });
     return r[0];
 }

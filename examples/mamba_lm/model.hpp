@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <ssmkit/add_norm.hpp>
 #include <ssmkit/causal_conv1d.hpp>
@@ -120,7 +122,9 @@ private:
             .y = columns(normed_),
             .residual_out = columns(residual_),
         };
-        ssmkit::add_norm(args, pool_);
+        const std::size_t need = ssmkit::add_norm_workspace_size(args, pool_.concurrency());
+        if (scratch_.size() < need) scratch_.resize(need);
+        ssmkit::add_norm(args, scratch_, pool_);
         watch_.lap(part::norm);
     }
 
@@ -215,6 +219,7 @@ private:
     matrix delta_;       // (length, dim)
     matrix y_;           // (length, dim)               scanned and gated
     matrix logits_;      // (rows asked for, vocab_padded)
+    std::vector<std::byte> scratch_;  // for the norms
 };
 
 }  // namespace mamba_lm

@@ -155,23 +155,21 @@ struct conv_taps {
     const R* operator[](index j) const { return values + j * channels; }
 };
 
-/// A few tokens of neighbouring channels: every element of x is loaded once, the past is carried in registers. With one
-/// token at a time the rows would be read from L2 `width` times (2.2 times the cost); with 16, the processor does not
-/// recognise so many streams (1.5 times). Prefetching two steps ahead saves 10 to 20 %.
+/// A few tokens of neighbouring channels, from `first` on: every element of x is loaded once. With one token at a time the
+/// rows would be read from L2 `width` times (2.2 times the cost); with 16, the processor does not recognise so many streams
+/// (1.5 times). Prefetching two steps ahead saves 10 to 20 %. All rows are read before one is written: where their addresses
+/// agree in the low bits, as with rows of 20 KB, a load would wait for the store before it.
 ///
-/// Stride is that of the channels in x and y: std::integral_constant<index, 1>, or an index if the two differ from that or
-/// from each other.
-template <class Arch, index Width, class T, class Stride, class Lanes>
+/// Stride is that of the channels in x and y: std::integral_constant<index, 1>, or an index if one of the two is another.
+template <class Arch, index Width, index Tokens, class T, class Stride, class Lanes>
 [[gnu::always_inline]] inline void conv_rows_step(const conv_row<T>& row, const conv_taps<compute_t<T>, Width>& taps,
-                                                  const view<T, 2>& y, bool silu, bool streaming, index first, index last,
-                                                  index c0, Stride x_stride, Stride y_stride, Lanes channels)
+                                                  const view<T, 2>& y, bool silu, bool streaming, index first, index c0,
+                                                  Stride x_stride, Stride y_stride, Lanes channels)
 {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
     constexpr index ahead = 8;
-    v w[Width], x[Width];  // x: the inputs that the taps meet, oldest first
-    unrolled<Width>([&](auto j) { w[j] = channels.load(taps[j]); });
-    const v bias = channels.load(taps[Width]);
+    v x[Width - 1 + Tokens];  // of tokens first - (Width - 1) ...
     unrolled<Width - 1>([&](auto j) {
         const index t = first + j - (Width - 1);
         if (t >= 0) {
@@ -182,18 +180,22 @@ template <class Arch, index Width, class T, class Stride, class Lanes>
             x[j] = v(R(0));
         }
     });
-    const T* from = row.x.pointer(first, c0);
-    T* to = y.pointer(first, c0);
+    const T* const from = row.x.pointer(first, c0);
+    T* const to = y.pointer(first, c0);
     const index from_step = row.x.stride(0), to_step = y.stride(0);
-    for (index t = first; t < last; ++t, from += from_step, to += to_step) {
-        prefetch(from + channels.first + ahead * from_step);
-        x[Width - 1] = channels.load(from, x_stride);
-        v sum = bias;
-        unrolled<Width>([&](auto j) { sum = multiply_add(w[j], x[j], sum); });
-        // Of the raw registers: g++ 12 sees a copy of batches as one of memory and leaves x there.
-        unrolled<Width - 1>([&](auto j) { x[j] = v(static_cast<typename v::register_type>(x[j + 1])); });
-        conv_store(channels, silu ? silu_of_exponent(sum) : sum, to, y_stride, streaming);
-    }
+    unrolled<Tokens>([&](auto i) {
+        prefetch(from + channels.first + (ahead + i) * from_step);
+        x[Width - 1 + i] = channels.load(from + i * from_step, x_stride);
+    });
+    v w[Width], sums[Tokens];
+    unrolled<Width>([&](auto j) { w[j] = channels.load(taps[j]); });
+    const v bias = channels.load(taps[Width]);
+    unrolled<Tokens>([&](auto i) {
+        sums[i] = bias;
+        unrolled<Width>([&](auto j) { sums[i] = multiply_add(w[j], x[i + j], sums[i]); });
+    });
+    if (silu) unrolled<Tokens>([&](auto i) { sums[i] = silu_of_exponent(sums[i]); });
+    unrolled<Tokens>([&](auto i) { conv_store(channels, sums[i], to + i * to_step, y_stride, streaming); });
 }
 
 /// Tokens [first, last) of channels [c0, c0 + count), no more than conv_taps holds: sweeps over whole rows of the block, a
@@ -203,7 +205,6 @@ void conv_rows(const causal_conv1d_args<T>& a, const conv_row<T>& row, const vie
                index count, bool streaming)
 {
     using R = compute_t<T>;
-    constexpr index step = 4;
     conv_taps<R, Width> taps;
     taps.load(a.weight, a.bias, conv_scale<R>(a.silu), c0, count);
     // Streaming stores need aligned addresses: a short register up to the first of them.
@@ -224,12 +225,18 @@ void conv_rows(const causal_conv1d_args<T>& a, const conv_row<T>& row, const vie
             });
         }
         const auto blocks = [&](auto x_stride, auto y_stride) {
-            for (index t = begin; t < end; t += step) {
+            const auto block = [&](index t, auto tokens) {
                 sweep([&](auto channels) {
-                    conv_rows_step<Arch, Width>(row, taps, y, a.silu, streaming, t, std::min(t + step, end), c0, x_stride,
-                                                y_stride, channels);
+                    conv_rows_step<Arch, Width, tokens()>(row, taps, y, a.silu, streaming, t, c0, x_stride, y_stride, channels);
                 });
+            };
+            index t = begin;
+            for (; t + 4 <= end; t += 4) block(t, std::integral_constant<index, 4>{});
+            if (t + 2 <= end) {
+                block(t, std::integral_constant<index, 2>{});
+                t += 2;
             }
+            if (t < end) block(t, std::integral_constant<index, 1>{});
         };
         if (row.x.stride(1) == 1 && y.stride(1) == 1) {
             blocks(std::integral_constant<index, 1>{}, std::integral_constant<index, 1>{});
@@ -286,12 +293,29 @@ void conv_times(const conv_row<T>& row, const view<T, 2>& y, const Tap& tap, com
         });
         first = head;
     }
-    const T* const from = row.x.pointer(first - past, c);
-    T* const to = y.pointer(first, c);
-    const index in_registers = (last - first) / n * n;
-    for_each_lanes<R, Arch>(last - first, [&](auto range) {
-        // Upwards in memory in both directions.
-        const index i = step < 0 && range.first < in_registers ? range.first - (in_registers - n) : range.first * step;
+    const T* from = row.x.pointer(first - past, c);
+    T* to = y.pointer(first, c);
+    // Four registers are read before the first is stored: where x and y agree in the low bits of their addresses, a load
+    // waits for the stores before it (Zen 4: 4 times the cost, one register at a time). Upwards in memory in both directions.
+    constexpr index group = 4;
+    const index grouped = (last - first) / (group * n) * (group * n);
+    for (index k = 0; k < grouped; k += group * n) {
+        const index lowest = step < 0 ? k - (grouped - 1) : k;
+        v sums[group];
+        unrolled<group>([&](auto m) { sums[m] = v(bias); });
+        for (index j = 0; j < width; ++j) {
+            const v w(tap(j));
+            const T* const inputs = from + lowest + j * step;
+            unrolled<group>([&](auto m) { sums[m] = multiply_add(w, load<R, Arch>(inputs + m * n), sums[m]); });
+        }
+        unrolled<group>([&](auto m) {
+            conv_store(lane_range<R, Arch, true>{m * n}, silu ? silu_of_exponent(sums[m]) : sums[m], to + lowest, 1, streaming);
+        });
+    }
+    from += grouped * step;
+    to += grouped * step;
+    for_each_lanes<R, Arch>(last - first - grouped, [&](auto range) {
+        const index i = range.first * step;
         const v out = output(range, from + i, step);
         T* const target = to + i - (step < 0 ? range.count - 1 : 0);
         conv_store(lane_range<R, Arch, decltype(range)::full>{0, range.count}, out, target, 1, streaming);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include <ssmkit/args/causal_conv1d_update.hpp>
 #include <ssmkit/causal_conv1d.hpp>
@@ -10,6 +11,48 @@
 
 namespace ssmkit {
 namespace detail {
+
+/// N values of each channel from a (dim, N) array of any strides, turned so that the lanes run along the channels.
+template <index N, class T, class Lanes, class V>
+[[gnu::always_inline]] inline void load_columns(const T* p, index channel_stride, index stride, Lanes channels,
+                                                V (&out)[static_cast<std::size_t>(N)])
+{
+    if constexpr (Lanes::full && std::is_same_v<T, typename V::value_type>) {
+        if (stride == 1 && channel_stride == N) return load_records<N>(p + channels.first * N, out);
+    }
+    unrolled<N>([&](auto k) { out[k] = channels.load(p + k * stride, channel_stride); });
+}
+
+template <index N, class T, class Lanes, class V>
+[[gnu::always_inline]] inline void store_columns(const V (&x)[static_cast<std::size_t>(N)], T* p, index channel_stride,
+                                                 index stride, Lanes channels)
+{
+    if constexpr (Lanes::full && std::is_same_v<T, typename V::value_type>) {
+        if (stride == 1 && channel_stride == N) return store_records<N>(x, p + channels.first * N);
+    }
+    unrolled<N>([&](auto k) { channels.store(x[k], p + k * stride, channel_stride); });
+}
+
+/// One token with a shifting state of the usual lengths, Slots = Width - 1 or Width, in registers: decoding.
+template <class Arch, index Width, index Slots, class T, class Lanes>
+[[gnu::always_inline]] inline void conv_update_token(const causal_conv1d_update_args<T>& a, index b, index entry, Lanes channels)
+{
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    v w[Width], x[Slots + 1];  // x: the state, then the token
+    load_columns<Width>(a.weight.data(), a.weight.stride(0), a.weight.stride(1), channels, w);
+    v state[Slots];
+    T* const slots = a.conv_state.pointer(entry);
+    load_columns<Slots>(static_cast<const T*>(slots), a.conv_state.stride(1), a.conv_state.stride(2), channels, state);
+    unrolled<Slots>([&](auto k) { x[k] = state[k]; });
+    x[Slots] = channels.load(a.x.pointer(b), a.x.stride(2));
+    const v scale(conv_scale<R>(a.silu));
+    v sum = a.bias.data() ? scale * channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
+    unrolled<Width>([&](auto j) { sum = multiply_add(v(scale * w[j]), x[Slots + 1 - Width + j], sum); });
+    channels.store(a.silu ? silu_of_exponent(sum) : sum, a.y.pointer(b), a.y.stride(2));
+    unrolled<Slots>([&](auto k) { state[k] = x[k + 1]; });
+    store_columns<Slots>(state, slots, a.conv_state.stride(1), a.conv_state.stride(2), channels);
+}
 
 /// One batch row of the update for up to a register of channels. Lanes run along the channels, which are independent; a
 /// state and weights stored with the channels contiguous (transposed views) are loaded without turning.
@@ -67,7 +110,21 @@ void causal_conv1d_update(const causal_conv1d_update_args<T>& a, Exec&& exec = {
             }
             return;
         }
-        for_each_lanes<compute_t<T>, Arch>(dim, [&](auto channels) { conv_update_lanes<Arch>(a, b, entry, channels); });
+        with_conv_width(a.weight.extent(1), [&](auto width) {
+            const auto sweep = [&](auto&& f) { for_each_lanes<compute_t<T>, Arch>(dim, f); };
+            if constexpr (width() >= 2) {
+                if (length == 1 && a.cache_seqlens.data() == nullptr) {
+                    const index slots = a.conv_state.extent(2);
+                    if (slots == width() - 1) {
+                        return sweep([&](auto c) { conv_update_token<Arch, width(), width() - 1>(a, b, entry, c); });
+                    }
+                    if (slots == width()) {
+                        return sweep([&](auto c) { conv_update_token<Arch, width(), width()>(a, b, entry, c); });
+                    }
+                }
+            }
+            sweep([&](auto c) { conv_update_lanes<Arch>(a, b, entry, c); });
+        });
     });
 }
 

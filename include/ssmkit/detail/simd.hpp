@@ -378,6 +378,52 @@ template <class T, class Arch>
     return r[0];
 }
 
+/// Loads `lanes` records of N neighbouring elements each: element k of every record into out[k].
+template <index N, class T, class Arch>
+[[gnu::always_inline]] inline void load_records(const T* p, vec<T, Arch> (&out)[static_cast<std::size_t>(N)])
+{
+    using reg = typename vec<T, Arch>::register_type;
+    constexpr index n = lanes<T, Arch>;
+    reg memory[static_cast<std::size_t>(N)];
+    unrolled<N>([&](auto m) { memory[m] = load<T, Arch>(p + m * n); });
+    unrolled<N>([&](auto k) {
+        [&]<index... L>(std::integer_sequence<index, L...>) {
+            reg lanes_of_k = memory[0];
+            // From register m come the lanes that it holds; those that register 0 holds move to their place at once.
+            unrolled<N - 1>([&](auto before) {
+                constexpr index m = before + 1;
+                lanes_of_k = __builtin_shufflevector(
+                    lanes_of_k, memory[m],
+                    ((L * N + k) / n == m ? static_cast<int>(n + (L * N + k) % n)
+                                          : static_cast<int>(m == 1 ? (L * N + k) % n : L))...);
+            });
+            out[k] = vec<T, Arch>(lanes_of_k);
+        }(std::make_integer_sequence<index, n>{});
+    });
+}
+
+/// The way back.
+template <index N, class T, class Arch>
+[[gnu::always_inline]] inline void store_records(const vec<T, Arch> (&x)[static_cast<std::size_t>(N)], T* p)
+{
+    using reg = typename vec<T, Arch>::register_type;
+    constexpr index n = lanes<T, Arch>;
+    unrolled<N>([&](auto m) {
+        [&]<index... L>(std::integer_sequence<index, L...>) {
+            reg lanes_of_m = x[0];
+            unrolled<N - 1>([&](auto before) {
+                constexpr index k = before + 1;
+                const reg next = x[k];
+                lanes_of_m = __builtin_shufflevector(
+                    lanes_of_m, next,
+                    ((m * n + L) % N == k ? static_cast<int>(n + (m * n + L) / N)
+                                          : static_cast<int>(k == 1 ? (m * n + L) / N : L))...);
+            });
+            store(vec<T, Arch>(lanes_of_m), p + m * n);
+        }(std::make_integer_sequence<index, n>{});
+    });
+}
+
 // ---- The processor's mode -------------------------------------------------------------------------------------------
 
 /// While it lives, this thread takes subnormal numbers for zero and produces none; then the caller's mode is back. A

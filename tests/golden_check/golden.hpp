@@ -7,8 +7,8 @@
 //         p.reference() ? ssmkit::reference::scale(a) : ssmkit::scale(a);
 //     });
 //
-// It is called for T = double, float and bfloat16. Nothing of a file may be left over: a tensor that is neither read nor
-// compared and a flag that is neither asked for nor declared descriptive fail the case.
+// It is called for T = double, float and bfloat16. Nothing of a file may be left over: a tensor that is neither read
+// nor compared and a flag that is neither asked for nor declared descriptive fail the case.
 
 #include <algorithm>
 #include <array>
@@ -42,8 +42,8 @@ using ssmkit::view;
 /// An axis that the file's tensor does not have, of extent 1.
 inline constexpr int new_axis = -1;
 
-/// In which order the elements of a case lie in memory: as in the file, or so that the handler's last axis is contiguous.
-/// Every case is run with both.
+/// In which order the elements of a case lie in memory: as in the file, or so that the handler's last axis is
+/// contiguous. Every case is run with both.
 enum class layout { of_file, of_view };
 
 /// A computed output beside the tensor of the file that it has to equal, values in the file's order.
@@ -98,16 +98,17 @@ public:
         (flags_used_.insert(names), ...);
     }
 
-    /// The tensor as a view whose axis i is axis axes[i] of the file; empty if the file has none of this name. Where E is
-    /// complex, the pairs (re, im) are the last axis of the file, not named among the axes, or lie interleaved along it.
+    /// The tensor as a view whose axis i is axis axes[i] of the file; empty if the file has none of this name. Where E
+    /// is complex, the pairs (re, im) are the last axis of the file, not named among the axes, or lie interleaved along
+    /// it.
     template <class E, class... Axes>
     view<const E, sizeof...(Axes)> input(const std::string& name, Axes... axes)
     {
         return filled<E>(name, std::array{static_cast<int>(axes)...});
     }
 
-    /// Memory for what has to equal the tensor, filled with NaN; empty if the file has none of this name. May be asked for
-    /// more than once where one result is computed in several ways.
+    /// Memory for what has to equal the tensor, filled with NaN; empty if the file has none of this name. May be asked
+    /// for more than once where one result is computed in several ways.
     template <class E, class... Axes>
     view<E, sizeof...(Axes)> output(const std::string& name, Axes... axes)
     {
@@ -266,11 +267,17 @@ private:
 template <class T>
 using element = std::type_identity<T>;
 
-/// Relative error that the specification's tolerance section grants an operation: in f64 where it grants more than 1e-10, in
-/// f32 for tensors of which the file does not say what float can reach.
+/// Relative error that the specification's tolerance section grants an operation: in f64 where it grants more than
+/// 1e-10, in f32 for tensors of which the file does not say what float can reach.
 struct tolerance {
     double f64 = 1e-10;
     double f32 = 2e-6;
+};
+
+/// Thrown by a handler for a variant of its operation that it does not know: the case fails, or with --known-only is
+/// skipped, like one of an unknown operation.
+struct unknown : std::runtime_error {
+    using std::runtime_error::runtime_error;
 };
 
 /// Runs the cases of an operation. Constructing one at namespace scope registers it.

@@ -1,4 +1,5 @@
-// golden_check: runs the library on cases computed by other people's reference code and compares every result with theirs.
+// golden_check: runs the library on cases computed by other people's reference code and compares every result with
+// theirs.
 
 #include <algorithm>
 #include <cmath>
@@ -37,8 +38,8 @@ struct comparison {
     double ratio() const { return holds() ? (bound > 0 ? error / bound : 0) : std::numeric_limits<double>::infinity(); }
 };
 
-/// max |computed - expected| / max |expected|, over the finite expected values; the others must be met exactly. Without any
-/// magnitude to relate to, every difference is infinite.
+/// max |computed - expected| / max |expected|, over the finite expected values; the others must be met exactly. Without
+/// any magnitude to relate to, every difference is infinite.
 double relative_error(const std::vector<double>& computed, const std::vector<double>& expected)
 {
     constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -120,14 +121,15 @@ verdict check(const fs::path& path, const options& wanted, ssmkit::threads& pool
     const auto say = [&](const char* word, const std::string& text) {
         std::printf("%-5s %-40s %s\n", word, path.stem().c_str(), text.c_str());
     };
+    const auto unknown = [&](const std::string& text) {
+        say(wanted.known_only ? "skip" : "FAIL", text);
+        return wanted.known_only ? verdict::skipped : verdict::failed;
+    };
     try {
         const safetensors::file file = safetensors::file::open(path);
         const description about = describe(file);
         const auto handler = golden::handler::registered().find(about.op);
-        if (handler == golden::handler::registered().end()) {
-            say(wanted.known_only ? "skip" : "FAIL", "the op " + about.op + " is unknown");
-            return wanted.known_only ? verdict::skipped : verdict::failed;
-        }
+        if (handler == golden::handler::registered().end()) return unknown("the op " + about.op + " is unknown");
         if (wanted.dtype == "bf16" && about.flags.value("inputs_exact_in", "") != "bf16") {
             say("skip", "the inputs are not exact in bf16");
             return verdict::skipped;
@@ -141,13 +143,16 @@ verdict check(const fs::path& path, const options& wanted, ssmkit::threads& pool
         std::snprintf(text, sizeof text, "error %.1e, bound %.1e (%s)", worst.error, worst.bound, worst.tensor.c_str());
         say(worst.holds() ? "ok" : "FAIL", text);
         return worst.holds() ? verdict::passed : verdict::failed;
+    } catch (const golden::unknown& e) {
+        return unknown(e.what());
     } catch (const std::exception& e) {
         say("FAIL", e.what());
         return verdict::failed;
     }
 }
 
-/// The cases that the paths stand for, in a fixed order. A path that is no case and no folder is left in: opening it fails.
+/// The cases that the paths stand for, in a fixed order. A path that is no case and no folder is left in: opening it
+/// fails.
 std::vector<fs::path> cases(const std::vector<std::string>& paths)
 {
     std::vector<fs::path> found;
@@ -182,7 +187,7 @@ int main(int argc, char** argv)
         ->capture_default_str();
     app.add_flag("--reference", wanted.reference, "run the plain loops of ssmkit::reference");
     app.add_flag("--list", wanted.list, "print the operations that are known and stop");
-    app.add_flag("--known-only", wanted.known_only, "skip cases of unknown operations; without it they fail");
+    app.add_flag("--known-only", wanted.known_only, "skip cases of unknown operations or variants; without it they fail");
     app.add_option("PATH", wanted.paths, "cases, or folders that are searched for cases");
     try {
         app.parse(argc, argv);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <stdexcept>
 #include <string>
 
 #include <common/mamba_block.hpp>
@@ -8,8 +9,7 @@
 
 namespace golden {
 
-/// The tensor as a matrix; empty if the file has none of this name. Axes of extent 1 in the file are named but not
-/// kept.
+/// The tensor as a matrix; empty if the file has none of this name. Of three axes, the middle one must have extent 1.
 template <class E, class... Axes>
 mamba::matrix<E> matrix_of(problem& p, const std::string& name, Axes... axes)
 {
@@ -19,6 +19,7 @@ mamba::matrix<E> matrix_of(problem& p, const std::string& name, Axes... axes)
     } else {
         static_assert(sizeof...(Axes) == 3);
         if (v.data() == nullptr) return {};
+        if (v.extent(1) != 1) throw std::runtime_error(name + " has more than one channel a filter");
         return ssmkit::as_eigen(view<const E, 2>{v.data(), {v.extent(0), v.extent(2)}, {v.stride(0), v.stride(2)}});
     }
 }

@@ -45,9 +45,9 @@ template <class T>
     benchmark::DoNotOptimize(total);
 }
 
-/// exp2 from one array into another, both in L1, four registers at a time so that the loop itself costs nothing. Arguments
-/// straight from memory or, if so asked, by way of an addition: Zen 4's vreduceps with a memory operand waits for the value
-/// that its destination had before (26 cycles instead of 5.5), elsewhere the addition may cost a slot.
+/// exp2 from one array into another, both in L1, four registers at a time so that the loop itself costs nothing.
+/// Arguments straight from memory or, if so asked, by way of an addition: Zen 4's vreduceps with a memory operand waits
+/// for the value that its destination had before (26 cycles instead of 5.5), elsewhere the addition may cost a slot.
 template <class T, bool Computed>
 [[gnu::noinline]] void exponential(const T* from, T* to, index n, index rounds)
 {
@@ -88,7 +88,8 @@ constexpr index unroll = 8;
 {
     constexpr index step = lanes<float, arch>;
     for (index i = 0; i < n; i += unroll * step) {
-        for (index k = 0; k < unroll; ++k) vec<float>::load_aligned(from + i + k * step).store_aligned(to + i + k * step);
+        for (index k = 0; k < unroll; ++k)
+            vec<float>::load_aligned(from + i + k * step).store_aligned(to + i + k * step);
     }
     benchmark::ClobberMemory();
 }
@@ -119,7 +120,8 @@ constexpr index unroll = 8;
     benchmark::ClobberMemory();
 }
 
-// ---- Probes: one measurement each ------------------------------------------------------------------------------------
+// ---- Probes: one measurement each
+// ------------------------------------------------------------------------------------
 
 struct probe {
     std::string name;
@@ -137,7 +139,8 @@ double cache_size(int level_name, double otherwise)
 /// L1, L2, L3, DRAM. Where the system does not tell, sizes that most processors have.
 const std::array<double, 4>& capacities()
 {
-    static const std::array<double, 4> sizes = {cache_size(_SC_LEVEL1_DCACHE_SIZE, 32e3), cache_size(_SC_LEVEL2_CACHE_SIZE, 512e3),
+    static const std::array<double, 4> sizes = {cache_size(_SC_LEVEL1_DCACHE_SIZE, 32e3),
+                                                cache_size(_SC_LEVEL2_CACHE_SIZE, 512e3),
                                                 cache_size(_SC_LEVEL3_CACHE_SIZE, 8e6), 1e15};
     return sizes;
 }
@@ -163,7 +166,8 @@ template <class T>
 probe fma_probe(std::size_t threads)
 {
     constexpr index rounds = 200'000;
-    return {named<T>("fma"), "elements_per_second", static_cast<double>(threads) * static_cast<double>(rounds * chains * lanes<T, arch>),
+    return {named<T>("fma"), "elements_per_second",
+            static_cast<double>(threads) * static_cast<double>(rounds * chains * lanes<T, arch>),
             [threads] { return [threads] { on_each_core(threads, [](std::size_t) { multiply_add<T>(rounds); }); }; }};
 }
 
@@ -171,9 +175,10 @@ template <class T, bool Computed>
 probe exp_probe(std::size_t threads)
 {
     constexpr index rounds = 2000, n = 4096 / static_cast<index>(sizeof(T));
-    return {named<T>("exp"), "elements_per_second", static_cast<double>(threads) * static_cast<double>(rounds * n), [threads] {
-                // Results half a page beyond the arguments: a load that shares the low 12 bits of its address with an earlier
-                // store may have to wait for it.
+    return {named<T>("exp"), "elements_per_second", static_cast<double>(threads) * static_cast<double>(rounds * n),
+            [threads] {
+                // Results half a page beyond the arguments: a load that shares the low 12 bits of its address with an
+                // earlier store may have to wait for it.
                 const auto memory = std::make_shared<array<T>>(fill<T>(threads * 3 * n, -20.0, 0.0, 1));
                 return [=] {
                     on_each_core(threads, [&](std::size_t core) {
@@ -199,7 +204,8 @@ probe memory_probe(const std::string& name, traffic kind, copy_with way, double 
 {
     constexpr index granule = unroll * lanes<float, arch> * 2;
     const index n = std::max<index>(static_cast<index>(bytes / sizeof(float)) / granule, 1) * granule;
-    const index passes = std::max<index>((index{16} << 20) / static_cast<index>(sizeof(float)) / n, 1);  // 16 MB or more a call
+    const index passes =
+        std::max<index>((index{16} << 20) / static_cast<index>(sizeof(float)) / n, 1);  // 16 MB or more a call
     const double counted = static_cast<double>(n * passes) * sizeof(float) * (kind == traffic::update ? 2 : 1);
     return {name, "bytes_per_second", static_cast<double>(threads) * counted, [=] {
                 float* const memory = probe_memory(threads * static_cast<std::size_t>(n));
@@ -212,7 +218,8 @@ probe memory_probe(const std::string& name, traffic kind, copy_with way, double 
                             if (kind == traffic::update) update(p, n);
                             if (kind != traffic::copy) continue;
                             if (way == copy_with::ordinary) copy(p, half, n / 2);
-                            if (way == copy_with::memcpy) std::memcpy(half, p, static_cast<std::size_t>(n / 2) * sizeof(float));
+                            if (way == copy_with::memcpy)
+                                std::memcpy(half, p, static_cast<std::size_t>(n / 2) * sizeof(float));
                             if (way == copy_with::streaming) copy_streaming(p, half, n / 2);
                             benchmark::ClobberMemory();
                         }
@@ -271,12 +278,14 @@ measured measure_all(std::size_t threads)
         const auto way = [&](const char* name, traffic kind, copy_with how) {
             return memory_probe(std::string(levels[level]) + name, kind, how, sets[level], threads);
         };
-        std::vector<probe> copies = {way("_copy", traffic::copy, copy_with::ordinary), way("_copy", traffic::copy, copy_with::memcpy)};
+        std::vector<probe> copies = {way("_copy", traffic::copy, copy_with::ordinary),
+                                     way("_copy", traffic::copy, copy_with::memcpy)};
         if (!cached) copies.push_back(way("_copy", traffic::copy, copy_with::streaming));
         // The private caches of n cores hold n times as much.
-        m.values.levels[level] = {capacity[level] * (level < 2 ? cores : 1.0),
-                                  {best({way("_read", traffic::read, copy_with::ordinary)}, samples), best(copies, samples),
-                                   best({way("_update", traffic::update, copy_with::ordinary)}, samples)}};
+        m.values.levels[level] = {
+            capacity[level] * (level < 2 ? cores : 1.0),
+            {best({way("_read", traffic::read, copy_with::ordinary)}, samples), best(copies, samples),
+             best({way("_update", traffic::update, copy_with::ordinary)}, samples)}};
     }
     return m;
 }

@@ -11,16 +11,17 @@ namespace bench {
 /// How an operation meets memory: it only reads; reads here and writes there; reads and writes in place.
 enum class traffic { read, copy, update };
 
-/// The most that some cores of this machine do, measured in this process by code of our own with the instruction set that
-/// the kernels are built for: the best of many samples, each a millisecond or longer. A floor computed from them is strict.
+/// The most that some cores of this machine do, measured in this process by code of our own with the instruction set
+/// that the kernels are built for: the best of many samples, each a millisecond or longer. A floor computed from them
+/// is strict.
 struct ceilings {
     struct arithmetic {
         double fma;  ///< fused multiply-adds per second, counted by elements
         double exp;  ///< detail::fast_exp2 per second, by elements, in L1
     };
     struct memory {
-        double capacity;                 ///< bytes that this level holds
-        std::array<double, 3> bandwidth; ///< bytes per second by traffic; a copy and an update count both directions
+        double capacity;                  ///< bytes that this level holds
+        std::array<double, 3> bandwidth;  ///< bytes per second by traffic; a copy and an update count both directions
     };
 
     arithmetic f32, f64;
@@ -42,8 +43,8 @@ struct ceiling_row {
 };
 std::vector<ceiling_row> ceiling_rows(std::size_t threads);
 
-/// Seconds that a fixed burst of multiply-adds takes, about 40 us. It brings the core up to speed before a sample, and it
-/// takes longer than usual when somebody else uses the core.
+/// Seconds that a fixed burst of multiply-adds takes, about 40 us. It brings the core up to speed before a sample, and
+/// it takes longer than usual when somebody else uses the core.
 double burst();
 
 }  // namespace bench

@@ -1,7 +1,7 @@
 #pragma once
 
-// What a benchmark file needs: describe a row, make its data, compare its answer. An operation is bench/<op>.cpp, with the
-// compiler's best in bench/plain/<op>.cpp (built with -ffast-math, see CMakeLists.txt), and no list elsewhere.
+// What a benchmark file needs: describe a row, make its data, compare its answer. An operation is bench/<op>.cpp, with
+// the compiler's best in bench/plain/<op>.cpp (built with -ffast-math, see CMakeLists.txt), and no list elsewhere.
 
 #include <algorithm>
 #include <chrono>
@@ -55,7 +55,12 @@ double seconds(F&& f, timer t)
 template <class F>
 double seconds_per_call(F&& f, std::size_t calls, timer t)
 {
-    return seconds([&] { for (std::size_t i = 0; i < calls; ++i) f(); }, t) / static_cast<double>(calls);
+    return seconds(
+               [&] {
+                   for (std::size_t i = 0; i < calls; ++i) f();
+               },
+               t) /
+           static_cast<double>(calls);
 }
 
 /// How many calls fill `sample` seconds. Shorter samples than a millisecond measure the clock and the core's ramp-up.
@@ -79,8 +84,8 @@ inline double median(std::vector<double> values)
 
 /// Time of a divided by time of b, measured in turns so that the machine's drift cancels.
 struct ratio {
-    double median;  ///< of the rounds' ratios
-    double of_best; ///< the fastest sample of a over the fastest of b: close to a quiet machine
+    double median;   ///< of the rounds' ratios
+    double of_best;  ///< the fastest sample of a over the fastest of b: close to a quiet machine
 };
 
 inline ratio time_ratio(const std::function<void()>& a, const std::function<void()>& b, timer t, double budget = 1.5)
@@ -109,15 +114,15 @@ const std::vector<std::size_t>& thread_counts();
 
 // ---- What a row does ------------------------------------------------------------------------------------------------
 
-/// What an operation cannot avoid, from its definition: its floor is the larger of the time for the arithmetic and the time
-/// for the bytes, at the ceilings of this machine. Counts are for one call and count elements, not instructions.
+/// What an operation cannot avoid, from its definition: its floor is the larger of the time for the arithmetic and the
+/// time for the bytes, at the ceilings of this machine. Counts are for one call and count elements, not instructions.
 struct work {
     double updates = 0;         ///< state updates, or the operation's natural unit
     double token_channels = 0;  ///< tokens times channels, where that means something
     double exps = 0;            ///< exp2 of the fast kind
     double fmas = 0;            ///< all other arithmetic that keeps a multiply-add unit busy
     double bytes = 0;           ///< least traffic: each input read once, each output written once
-    double working_set = 0;     ///< bytes that a call touches, which decides the memory they come from; 0: same as bytes
+    double working_set = 0;  ///< bytes that a call touches, which decides the memory they come from; 0: same as bytes
     traffic kind = traffic::copy;
 
     void add(const work& other)
@@ -134,12 +139,13 @@ struct work {
     {
         const ceilings& top = machine(threads);
         const ceilings::arithmetic& rate = f64 ? top.f64 : top.f32;
-        return std::max(exps / rate.exp + fmas / rate.fma, bytes / top.bandwidth(kind, working_set > 0 ? working_set : bytes));
+        return std::max(exps / rate.exp + fmas / rate.fma,
+                        bytes / top.bandwidth(kind, working_set > 0 ? working_set : bytes));
     }
 };
 
-/// Something that the row is compared with, in turns: `counter` = time of the rival / time of the row, or the inverse, times
-/// `scale`.
+/// Something that the row is compared with, in turns: `counter` = time of the rival / time of the row, or the inverse,
+/// times `scale`.
 struct rival {
     std::string counter;
     std::function<void()> run;
@@ -151,7 +157,7 @@ struct rival {
 struct task {
     std::function<void()> run;
     work needs;
-    std::string mismatch;          ///< why the answer is wrong; empty if it agrees with the reference
+    std::string mismatch;  ///< why the answer is wrong; empty if it agrees with the reference
     std::vector<rival> rivals;
     std::function<void()> before;  ///< if given: runs before every call, untimed, and every call is a sample of its own
     std::vector<std::pair<std::string, double>> counters;  ///< anything else worth a column
@@ -193,8 +199,8 @@ struct aligned_allocator {
     aligned_allocator(const aligned_allocator<U>&)
     {
     }
-    T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
-    void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t{64}); }
+    T* allocate(std::size_t n) { return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64})); }
+    void deallocate(T* p, std::size_t) { ::operator delete (p, std::align_val_t{64}); }
     bool operator==(const aligned_allocator&) const { return true; }
 };
 
@@ -228,13 +234,22 @@ array<T> fill(std::size_t n, double low, double high, std::uint64_t seed)
 }
 
 /// Values that are stored neither as double nor as float, widened.
-inline double widened(double x) { return x; }
-inline double widened(ssmkit::bfloat16 x) { return static_cast<double>(static_cast<float>(x)); }
-inline double widened(ssmkit::float16 x) { return static_cast<double>(static_cast<float>(x)); }
+inline double widened(double x)
+{
+    return x;
+}
+inline double widened(ssmkit::bfloat16 x)
+{
+    return static_cast<double>(static_cast<float>(x));
+}
+inline double widened(ssmkit::float16 x)
+{
+    return static_cast<double>(static_cast<float>(x));
+}
 
-/// The largest difference relative to the largest value expected, accepted up to 2e-5 for float, 1e-10 for double and 2e-2
-/// for 16-bit storage, `allowance` times that: enough to tell a wrong answer from rounding. Empty if it fits, otherwise what
-/// does not.
+/// The largest difference relative to the largest value expected, accepted up to 2e-5 for float, 1e-10 for double and
+/// 2e-2 for 16-bit storage, `allowance` times that: enough to tell a wrong answer from rounding. Empty if it fits,
+/// otherwise what does not.
 template <class T, std::size_t Rank>
 std::string mismatch(const char* name, const ssmkit::view<T, Rank>& got, const ssmkit::view<T, Rank>& expected,
                      double allowance = 1)

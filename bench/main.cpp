@@ -1,8 +1,8 @@
 // Runs every row; takes the flags of Google Benchmark (--benchmark_filter=, --benchmark_format=json, ...).
 //
-// A row is timed in samples of at least a millisecond, each after a burst of arithmetic that brings the core up to speed;
-// samples whose burst was slow met other users of the core and are dropped. Counters come from the median of the rest; with
-// one thread they count the time that the thread spent computing, with more the wall clock.
+// A row is timed in samples of at least a millisecond, each after a burst of arithmetic that brings the core up to
+// speed; samples whose burst was slow met other users of the core and are dropped. Counters come from the median of the
+// rest; with one thread they count the time that the thread spent computing, with more the wall clock.
 
 #include <algorithm>
 #include <cstring>
@@ -145,16 +145,18 @@ void register_all()
         ceilings.insert(ceilings.end(), more.begin(), more.end());
     }
     for (const ceiling_row& r : ceilings) {
-        benchmark::RegisterBenchmark(r.name.c_str(), [&r](benchmark::State& state) { run_ceiling(state, r); })
-            ->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark(r.name.c_str(), [&r](benchmark::State& state) {
+            run_ceiling(state, r);
+        })->Unit(benchmark::kMicrosecond);
         // Also in the head of the output, where a filter does not remove it.
         benchmark::AddCustomContext(r.name, std::to_string(r.ceiling * 1e-9) + "e9 " + r.counter);
     }
     // Files register in the linker's order; by name of the operation, then as the file has it.
     std::stable_sort(rows().begin(), rows().end(), [](const row& a, const row& b) { return a.op < b.op; });
     for (const row& r : rows()) {
-        benchmark::RegisterBenchmark(r.name().c_str(), [&r](benchmark::State& state) { run_row(state, r); })
-            ->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark(r.name().c_str(), [&r](benchmark::State& state) {
+            run_row(state, r);
+        })->Unit(benchmark::kMicrosecond);
     }
 }
 

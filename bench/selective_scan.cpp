@@ -40,8 +40,8 @@ task ssmkit_task(const scan_shape& shape, std::size_t threads)
     return t;
 }
 
-/// The compiler's best on the same numbers; a time-contiguous problem's memory is taken for a channel-contiguous one, which
-/// is the layout that the compiler can do well.
+/// The compiler's best on the same numbers; a time-contiguous problem's memory is taken for a channel-contiguous one,
+/// which is the layout that the compiler can do well.
 std::function<void()> plain_call(const std::shared_ptr<scan_problem<float>>& p, const std::shared_ptr<array<float>>& y)
 {
     const auto dim = static_cast<std::size_t>(p->shape.dim), state = static_cast<std::size_t>(p->shape.state);
@@ -51,10 +51,10 @@ std::function<void()> plain_call(const std::shared_ptr<scan_problem<float>>& p, 
         for (std::size_t n = 0; n < state; ++n) (*A)[n * dim + d] = p->A[d * state + n];
     }
     return [=] {
-        plain::selective_scan(static_cast<std::size_t>(p->shape.batch), static_cast<std::size_t>(p->shape.length), dim, state,
-                              p->u.data(), p->delta.data(), A->data(), p->B.data(), p->C.data(),
-                              p->shape.gated ? p->D.data() : nullptr, p->shape.gated ? p->z.data() : nullptr, scratch->data(),
-                              scratch->data() + dim, scratch->data() + 2 * dim, y->data());
+        plain::selective_scan(static_cast<std::size_t>(p->shape.batch), static_cast<std::size_t>(p->shape.length), dim,
+                              state, p->u.data(), p->delta.data(), A->data(), p->B.data(), p->C.data(),
+                              p->shape.gated ? p->D.data() : nullptr, p->shape.gated ? p->z.data() : nullptr,
+                              scratch->data(), scratch->data() + dim, scratch->data() + 2 * dim, y->data());
     };
 }
 
@@ -85,7 +85,8 @@ task reference_task(const scan_shape& shape)
 template <class T, class Param = ssmkit::compute_t<T>>
 row ssmkit_row(const scan_shape& shape, std::size_t threads, std::function<task()> prepare)
 {
-    return {"selective_scan", "ssmkit", shape.name(ssmkit::detail::is_complex<Param>), dtype_name<T>(), threads, prepare};
+    return {"selective_scan", "ssmkit", shape.name(ssmkit::detail::is_complex<Param>),
+            dtype_name<T>(),  threads,  prepare};
 }
 
 /// The shapes that the library's speed is judged by.
@@ -102,7 +103,8 @@ void add_main_shapes(std::vector<row>& rows)
                         task t = ssmkit_task<float, float>(shape, threads);
                         const auto p = scan_problem<float>::get(shape);
                         if (threads == 1) {
-                            t.rivals.push_back({"times_plain", plain_call(p, std::make_shared<array<float>>(p->u.size()))});
+                            t.rivals.push_back(
+                                {"times_plain", plain_call(p, std::make_shared<array<float>>(p->u.size()))});
                         }
                         return t;
                     }));
@@ -110,7 +112,8 @@ void add_main_shapes(std::vector<row>& rows)
                 if (time_contiguous) continue;
                 rows.push_back({"selective_scan", "plain", shape.name(), "f32", 1, [=] { return plain_task(shape); }});
                 if (gated) continue;
-                rows.push_back({"selective_scan", "reference", shape.name(), "f32", 1, [=] { return reference_task(shape); }});
+                rows.push_back(
+                    {"selective_scan", "reference", shape.name(), "f32", 1, [=] { return reference_task(shape); }});
             }
         }
     }
@@ -140,8 +143,10 @@ void add_states_and_types(std::vector<row>& rows)
     }
     const scan_shape shape{1, 512, 512, 16};
     rows.push_back(ssmkit_row<double>(shape, 1, [=] { return ssmkit_task<double, double>(shape, 1); }));
-    rows.push_back(ssmkit_row<ssmkit::bfloat16>(shape, 1, [=] { return ssmkit_task<ssmkit::bfloat16, float>(shape, 1); }));
-    rows.push_back(ssmkit_row<ssmkit::float16>(shape, 1, [=] { return ssmkit_task<ssmkit::float16, float>(shape, 1); }));
+    rows.push_back(
+        ssmkit_row<ssmkit::bfloat16>(shape, 1, [=] { return ssmkit_task<ssmkit::bfloat16, float>(shape, 1); }));
+    rows.push_back(
+        ssmkit_row<ssmkit::float16>(shape, 1, [=] { return ssmkit_task<ssmkit::float16, float>(shape, 1); }));
 }
 
 /// Fixed cost of a call; an awkward size; silence after a burst, whose states decay through the subnormal numbers.
@@ -166,8 +171,8 @@ void add_special_cases(std::vector<row>& rows)
     }));
 }
 
-/// All sizes of dim and length up to a few registers, in one row: no size may cost much more than the next larger one of
-/// either axis, nor more than plain.
+/// All sizes of dim and length up to a few registers, in one row: no size may cost much more than the next larger one
+/// of either axis, nor more than plain.
 class size_sweep {
 public:
     static constexpr ssmkit::index dims = 33, lengths = 70;
@@ -196,7 +201,8 @@ public:
         }
         double worst_next = 0, worst_plain = 0;
         std::size_t at_next = 0, at_plain = 0;
-        const auto compare = [&](std::size_t i, double cheap, const std::function<void()>& other, double& worst, std::size_t& at) {
+        const auto compare = [&](std::size_t i, double cheap, const std::function<void()>& other, double& worst,
+                                 std::size_t& at) {
             if (time[i] <= worst * cheap) return;
             // The worst so far: measured again in turns, as a disturbance is likelier than a cliff.
             const double confirmed = 1 / time_ratio(other, library[i], timer::core, 0.02).of_best;
@@ -225,7 +231,10 @@ public:
     }
 
 private:
-    static double sample(const std::function<void()>& f) { return seconds_per_call(f, calls_per_sample(f, 2e-5), timer::core); }
+    static double sample(const std::function<void()>& f)
+    {
+        return seconds_per_call(f, calls_per_sample(f, 2e-5), timer::core);
+    }
 
     std::vector<std::function<void()>> library, plain;
     std::string mismatch;
@@ -236,7 +245,8 @@ const registration here{[](std::vector<row>& rows) {
     add_main_shapes(rows);
     add_states_and_types(rows);
     add_special_cases(rows);
-    rows.push_back({"selective_scan", "ssmkit", "1x(1-70)x(1-33)x16-zD", "f32", 1, [] { return size_sweep().measured(); }});
+    rows.push_back(
+        {"selective_scan", "ssmkit", "1x(1-70)x(1-33)x16-zD", "f32", 1, [] { return size_sweep().measured(); }});
 }};
 
 }  // namespace

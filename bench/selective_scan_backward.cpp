@@ -9,8 +9,8 @@ namespace plain {  // plain/selective_scan_backward.cpp
 void selective_scan_backward(std::size_t batch, std::size_t length, std::size_t dim, std::size_t state, const float* u,
                              const float* delta, const float* A, const float* B, const float* C, const float* D,
                              const float* z, const float* dy, float* du, float* ddelta, float* dz, float* dA, float* dB,
-                             float* dC, float* dD, float* ddelta_bias, float* dinitial_state, float* h, float* step, float* x,
-                             float* p, float* G_B, float* G_A, float* K);
+                             float* dC, float* dD, float* ddelta_bias, float* dinitial_state, float* h, float* step,
+                             float* x, float* p, float* G_B, float* G_A, float* K);
 
 }  // namespace plain
 
@@ -65,8 +65,9 @@ std::string any_mismatch(const ssmkit::selective_scan_backward_args<T>& got,
                          const ssmkit::selective_scan_backward_args<T>& expected)
 {
     for (const std::string& text :
-         {mismatch("du", got.du, expected.du), mismatch("ddelta", got.ddelta, expected.ddelta), mismatch("dz", got.dz, expected.dz),
-          mismatch("dA", got.dA, expected.dA, 10), mismatch("dB", got.dB, expected.dB), mismatch("dC", got.dC, expected.dC),
+         {mismatch("du", got.du, expected.du), mismatch("ddelta", got.ddelta, expected.ddelta),
+          mismatch("dz", got.dz, expected.dz), mismatch("dA", got.dA, expected.dA, 10),
+          mismatch("dB", got.dB, expected.dB), mismatch("dC", got.dC, expected.dC),
           mismatch("dD", got.dD, expected.dD, 10), mismatch("ddelta_bias", got.ddelta_bias, expected.ddelta_bias, 10),
           mismatch("dinitial_state", got.dinitial_state, expected.dinitial_state)}) {
         if (!text.empty()) return text;
@@ -86,8 +87,9 @@ ssmkit::selective_scan_backward_args<T> expected(const std::shared_ptr<scan_prob
     return last->args();
 }
 
-/// Per update, with the decay known once: the forward's exponent, B x, h and y; G, K, two products for du, the carried part
-/// and what it adds to dA and to ddelta, dB and dC. Per token and channel softplus and its slope, silu and its slope (90).
+/// Per update, with the decay known once: the forward's exponent, B x, h and y; G, K, two products for du, the carried
+/// part and what it adds to dA and to ddelta, dB and dC. Per token and channel softplus and its slope, silu and its
+/// slope (90).
 template <class T>
 work needs(const scan_problem<T>& p)
 {
@@ -167,10 +169,10 @@ task plain_task(const scan_shape& shape)
         float* const q = x + length * dim;
         float* const G_B = q + length * dim;
         plain::selective_scan_backward(batch, length, dim, state, p->u.data(), p->delta.data(), A->data(), p->B.data(),
-                                       p->C.data(), p->D.data(), p->z.data(), g->dy.data(), g->du.data(), g->ddelta.data(),
-                                       g->dz.data(), g->dA.data(), g->dB.data(), g->dC.data(), g->dD.data(),
-                                       g->ddelta_bias.data(), g->dinitial_state.data(), h, step, x, q, G_B, G_B + dim,
-                                       G_B + 2 * dim);
+                                       p->C.data(), p->D.data(), p->z.data(), g->dy.data(), g->du.data(),
+                                       g->ddelta.data(), g->dz.data(), g->dA.data(), g->dB.data(), g->dC.data(),
+                                       g->dD.data(), g->ddelta_bias.data(), g->dinitial_state.data(), h, step, x, q,
+                                       G_B, G_B + dim, G_B + 2 * dim);
     };
     t.needs = needs(*p);
     t.run();
@@ -182,10 +184,12 @@ task plain_task(const scan_shape& shape)
 }
 
 const registration here{[](std::vector<row>& rows) {
-    const auto add = [&](const char* variant, const scan_shape& shape, std::size_t threads, std::function<task()> prepare) {
+    const auto add = [&](const char* variant, const scan_shape& shape, std::size_t threads,
+                         std::function<task()> prepare) {
         rows.push_back({"selective_scan_backward", variant, shape.name(), "f32", threads, std::move(prepare)});
     };
-    scan_shape shapes[] = {{1, 2048, 1536, 16, true}, {8, 512, 1536, 16, true}, {1, 16384, 256, 16, true}, {3, 509, 131, 13, true}};
+    scan_shape shapes[] = {
+        {1, 2048, 1536, 16, true}, {8, 512, 1536, 16, true}, {1, 16384, 256, 16, true}, {3, 509, 131, 13, true}};
     for (scan_shape shape : shapes) {
         for (const bool time_contiguous : {false, true}) {
             shape.time_contiguous = time_contiguous;

@@ -123,8 +123,9 @@ struct scan_problem {
         return expected_;
     }
 
-    /// Per update the exponent's product, exp2, B x, h and y; for complex states the cosine and sine (16), their products
-    /// with the size, and complex products. Per token and channel softplus (28), u delta and y; with a gate silu (16).
+    /// Per update the exponent's product, exp2, B x, h and y; for complex states the cosine and sine (16), their
+    /// products with the size, and complex products. Per token and channel softplus (28), u delta and y; with a gate
+    /// silu (16).
     work needs() const
     {
         const double tokens = static_cast<double>(shape.batch * shape.length);
@@ -134,7 +135,8 @@ struct scan_problem {
         w.exps = w.updates;
         w.fmas = (complex ? 27 : 4) * w.updates + (shape.gated ? 46 : 30) * w.token_channels;
         w.bytes = (shape.gated ? 4 : 3) * w.token_channels * sizeof(T) +
-                  2 * tokens * static_cast<double>(shape.state) * sizeof(element) + static_cast<double>(A.size() * sizeof(Param));
+                  2 * tokens * static_cast<double>(shape.state) * sizeof(element) +
+                  static_cast<double>(A.size() * sizeof(Param));
         return w;
     }
 

@@ -12,8 +12,8 @@ void selective_state_update(std::size_t batch, std::size_t dim, std::size_t stat
                             const float* A, const float* B, const float* C, const float* D, const float* z, float* h,
                             float* y);
 void selective_state_update_state_major(std::size_t batch, std::size_t dim, std::size_t state, const float* u,
-                                        const float* delta, const float* A, const float* B, const float* C, const float* D,
-                                        const float* z, float* step, float* x, float* h, float* y);
+                                        const float* delta, const float* A, const float* B, const float* C,
+                                        const float* D, const float* z, float* step, float* x, float* h, float* y);
 
 }  // namespace plain
 
@@ -55,11 +55,13 @@ struct step_problem {
         D = fill<float>(dim, -1, 1, 4);
         B = fill<float>(batch * state, -1, 1, 5);
         C = fill<float>(batch * state, -1, 1, 6);
-        h = s.subnormal ? fill<float>(batch * dim * state, 1e-40, 1e-38, 7) : fill<float>(batch * dim * state, -1, 1, 7);
+        h = s.subnormal ? fill<float>(batch * dim * state, 1e-40, 1e-38, 7)
+                        : fill<float>(batch * dim * state, -1, 1, 7);
         y.resize(batch * dim);
         A.resize(dim * state);
         for (std::size_t d = 0; d < dim; ++d) {
-            for (std::size_t n = 0; n < state; ++n) A[s.state_major ? n * dim + d : d * state + n] = -static_cast<float>(n + 1);
+            for (std::size_t n = 0; n < state; ++n)
+                A[s.state_major ? n * dim + d : d * state + n] = -static_cast<float>(n + 1);
         }
     }
 
@@ -85,8 +87,8 @@ struct step_problem {
         return a;
     }
 
-    /// As for the scan: per update the exponent's product, exp2, B x, h and y; per channel softplus (28), u delta and y, with
-    /// a gate silu (16). The state is read and written in place.
+    /// As for the scan: per update the exponent's product, exp2, B x, h and y; per channel softplus (28), u delta and
+    /// y, with a gate silu (16). The state is read and written in place.
     work needs() const
     {
         work w;
@@ -128,12 +130,12 @@ struct plain_call {
         const float* const D = p.shape.gated ? p.D.data() : nullptr;
         const float* const z = p.shape.gated ? p.z.data() : nullptr;
         if (p.shape.state_major) {
-            plain::selective_state_update_state_major(batch, dim, state, p.u.data(), p.delta.data(), p.A.data(), p.B.data(),
-                                                      p.C.data(), D, z, scratch->data(), scratch->data() + dim, p.h.data(),
-                                                      p.y.data());
+            plain::selective_state_update_state_major(batch, dim, state, p.u.data(), p.delta.data(), p.A.data(),
+                                                      p.B.data(), p.C.data(), D, z, scratch->data(),
+                                                      scratch->data() + dim, p.h.data(), p.y.data());
         } else {
-            plain::selective_state_update(batch, dim, state, p.u.data(), p.delta.data(), p.A.data(), p.B.data(), p.C.data(), D,
-                                          z, p.h.data(), p.y.data());
+            plain::selective_state_update(batch, dim, state, p.u.data(), p.delta.data(), p.A.data(), p.B.data(),
+                                          p.C.data(), D, z, p.h.data(), p.y.data());
         }
     }
 };
@@ -226,7 +228,8 @@ task silence_task(const step_shape& silent)
 }
 
 const registration here{[](std::vector<row>& rows) {
-    const auto add = [&](const char* variant, const step_shape& shape, std::function<task()> prepare, std::size_t threads = 1) {
+    const auto add = [&](const char* variant, const step_shape& shape, std::function<task()> prepare,
+                         std::size_t threads = 1) {
         rows.push_back({"selective_state_update", variant, shape.name(), "f32", threads, std::move(prepare)});
     };
     const step_shape shapes[] = {{1, 5120, 16},
@@ -237,7 +240,8 @@ const registration here{[](std::vector<row>& rows) {
                                  {.batch = 3, .dim = 131, .state = 13, .gated = true}};  // an awkward size
     for (const step_shape& shape : shapes) {
         for (const std::size_t n : thread_counts()) {
-            add("ssmkit", shape, [=] { return ssmkit_task(shape, n); }, n);
+            add(
+                "ssmkit", shape, [=] { return ssmkit_task(shape, n); }, n);
         }
         add("plain", shape, [=] { return plain_task(shape); });
     }

@@ -3,13 +3,14 @@
 
 namespace plain {
 
-/// The selective scan as a careful user writes it for the compiler's vectoriser: channels innermost and contiguous, also in
-/// the state and in A, which are (state, dim); pointers that do not alias. D and z may be null. `step`, `x` (dim) and
-/// `h` (state, dim) are scratch memory.
-void selective_scan(std::size_t batch, std::size_t length, std::size_t dim, std::size_t state, const float* __restrict u,
-                    const float* __restrict delta, const float* __restrict A, const float* __restrict B,
-                    const float* __restrict C, const float* __restrict D, const float* __restrict z, float* __restrict step,
-                    float* __restrict x, float* __restrict h, float* __restrict y)
+/// The selective scan as a careful user writes it for the compiler's vectoriser: channels innermost and contiguous,
+/// also in the state and in A, which are (state, dim); pointers that do not alias. D and z may be null. `step`, `x`
+/// (dim) and `h` (state, dim) are scratch memory.
+void selective_scan(std::size_t batch, std::size_t length, std::size_t dim, std::size_t state,
+                    const float* __restrict u, const float* __restrict delta, const float* __restrict A,
+                    const float* __restrict B, const float* __restrict C, const float* __restrict D,
+                    const float* __restrict z, float* __restrict step, float* __restrict x, float* __restrict h,
+                    float* __restrict y)
 {
     for (std::size_t b = 0; b < batch; ++b) {
         for (std::size_t i = 0; i < state * dim; ++i) h[i] = 0.0f;

@@ -3,10 +3,10 @@
 
 namespace plain {
 
-/// All gradients of the selective scan with z and D, as a careful user writes them for the compiler's vectoriser: channels
-/// innermost; A and dA are (state, dim), dinitial_state is (batch, state, dim); the states of one batch row are kept, one a
-/// token, in `h` (length + 1, state, dim). `step`, `x`, `p` (length, dim), `G_B`, `G_A` (dim) and `K` (state, dim) are scratch
-/// memory as well.
+/// All gradients of the selective scan with z and D, as a careful user writes them for the compiler's vectoriser:
+/// channels innermost; A and dA are (state, dim), dinitial_state is (batch, state, dim); the states of one batch row
+/// are kept, one a token, in `h` (length + 1, state, dim). `step`, `x`, `p` (length, dim), `G_B`, `G_A` (dim) and `K`
+/// (state, dim) are scratch memory as well.
 void selective_scan_backward(std::size_t batch, std::size_t length, std::size_t dim, std::size_t state,
                              const float* __restrict u, const float* __restrict delta, const float* __restrict A,
                              const float* __restrict B, const float* __restrict C, const float* __restrict D,

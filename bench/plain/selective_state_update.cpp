@@ -26,13 +26,14 @@ void selective_state_update(std::size_t batch, std::size_t dim, std::size_t stat
 }
 
 /// The same with the state and A stored (state, dim), channels innermost; `step`, `x` (dim) are scratch memory.
-void selective_state_update_state_major(std::size_t batch, std::size_t dim, std::size_t state, const float* __restrict u,
-                                        const float* __restrict delta, const float* __restrict A, const float* __restrict B,
-                                        const float* __restrict C, const float* __restrict D, const float* __restrict z,
-                                        float* __restrict step, float* __restrict x, float* __restrict h,
-                                        float* __restrict y)
+void selective_state_update_state_major(std::size_t batch, std::size_t dim, std::size_t state,
+                                        const float* __restrict u, const float* __restrict delta,
+                                        const float* __restrict A, const float* __restrict B, const float* __restrict C,
+                                        const float* __restrict D, const float* __restrict z, float* __restrict step,
+                                        float* __restrict x, float* __restrict h, float* __restrict y)
 {
-    for (std::size_t b = 0; b < batch; ++b, u += dim, delta += dim, y += dim, B += state, C += state, h += state * dim) {
+    for (std::size_t b = 0; b < batch;
+         ++b, u += dim, delta += dim, y += dim, B += state, C += state, h += state * dim) {
         for (std::size_t d = 0; d < dim; ++d) {
             step[d] = delta[d] > 20.0f ? delta[d] : std::log1p(std::exp(delta[d]));
             x[d] = step[d] * u[d];

@@ -120,8 +120,7 @@ constexpr index unroll = 8;
     benchmark::ClobberMemory();
 }
 
-// ---- Probes: one measurement each
-// ------------------------------------------------------------------------------------
+// ---- Probes: one measurement each ----------------------------------------------------------------------------------
 
 struct probe {
     std::string name;

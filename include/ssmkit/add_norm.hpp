@@ -56,9 +56,9 @@ std::size_t add_norm_workspace_size(const add_norm_args<T, Residual>& a, std::si
 {
     using namespace detail;
     using R = compute_t<T>;
-    const bool along_tokens = time_contiguous(a.x, a.residual, a.y, a.residual_out);
+    const lane_axis axis = lane_axis_of(a.x, a.residual, a.y, a.residual_out, a.weight, a.bias);
     arena one;
-    one.take<R>(kept_elements<R, Arch>(a.x.extent(2), along_tokens));
+    one.take<R>(kept_elements<R, Arch>(a.x.extent(2), axis));
     return one.size() * concurrency;
 }
 
@@ -72,14 +72,14 @@ void add_norm(const add_norm_args<T, Residual>& a, workspace memory = {}, Exec&&
     using R = compute_t<T>;
     check(a);
     const token_blocks blocks(a.x.extent(0), a.x.extent(1));
-    const bool along_tokens = time_contiguous(a.x, a.residual, a.y, a.residual_out);
+    const lane_axis axis = lane_axis_of(a.x, a.residual, a.y, a.residual_out, a.weight, a.bias);
     const std::size_t each = add_norm_workspace_size<Arch>(a);
     const scratch own("add_norm", memory, each * concurrency(exec));
     run_tasks(exec, static_cast<std::size_t>(blocks.count), [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         arena part(own.memory().subspan(slot * each, each));
-        R* const values = part.take<R>(kept_elements<R, Arch>(a.x.extent(2), along_tokens));
-        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), a.x.extent(1), along_tokens,
+        R* const values = part.take<R>(kept_elements<R, Arch>(a.x.extent(2), axis));
+        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), a.x.extent(1), axis,
                                 [&](auto along, index b, index t) { add_norm_tokens(a, along, b, t, values); });
     });
 }

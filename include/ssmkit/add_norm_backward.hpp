@@ -17,18 +17,18 @@ struct add_norm_backward_memory {
     R* values;  ///< residual_out
     R* d;       ///< dy
 
-    add_norm_backward_memory(arena& memory, index dim, bool along_tokens)
+    add_norm_backward_memory(arena& memory, index dim, lane_axis axis)
     {
-        const std::size_t size = kept_elements<R, Arch>(dim, along_tokens);
+        const std::size_t size = kept_elements<R, Arch>(dim, axis);
         values = memory.take<R>(size);
         d = memory.take<R>(size);
     }
 };
 
 template <class T, class Residual>
-bool time_contiguous(const add_norm_backward_args<T, Residual>& a)
+lane_axis lane_axis_of(const add_norm_backward_args<T, Residual>& a)
 {
-    return time_contiguous(a.residual_out, a.dy, a.dresidual_out, a.dx, a.dresidual);
+    return lane_axis_of(a.residual_out, a.dy, a.dresidual_out, a.dx, a.dresidual, a.weight);
 }
 
 /// The gradients of token t of batch b, or of it and its neighbours. dweight, dbias: (dim) sums, or null.
@@ -73,7 +73,7 @@ std::size_t add_norm_backward_workspace_size(const add_norm_backward_args<T, Res
     arena shared, one;
     parameter_gradient<R>(shared, a.dweight, blocks);
     parameter_gradient<R>(shared, a.dbias, blocks);
-    add_norm_backward_memory<R, Arch>(one, a.residual_out.extent(2), time_contiguous(a));
+    add_norm_backward_memory<R, Arch>(one, a.residual_out.extent(2), lane_axis_of(a));
     return shared.size() + one.size() * concurrency;
 }
 
@@ -88,7 +88,7 @@ void add_norm_backward(const add_norm_backward_args<T, Residual>& a, workspace m
     check(a);
     const token_blocks blocks(a.residual_out.extent(0), a.residual_out.extent(1));
     const index length = a.residual_out.extent(1), dim = a.residual_out.extent(2);
-    const bool along_tokens = time_contiguous(a);
+    const lane_axis axis = lane_axis_of(a);
     const std::size_t all = add_norm_backward_workspace_size<Arch>(a, concurrency(exec));
     const std::size_t shared = add_norm_backward_workspace_size<Arch>(a, 0);
     const std::size_t each = (all - shared) / concurrency(exec);
@@ -98,10 +98,10 @@ void add_norm_backward(const add_norm_backward_args<T, Residual>& a, workspace m
     run_tasks(exec, static_cast<std::size_t>(blocks.count), [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         arena part(own.memory().subspan(shared + slot * each, each));
-        const add_norm_backward_memory<R, Arch> m(part, dim, along_tokens);
+        const add_norm_backward_memory<R, Arch> m(part, dim, axis);
         R* const dweight_sums = dweight.begin_block(task);
         R* const dbias_sums = dbias.begin_block(task);
-        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), length, along_tokens,
+        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), length, axis,
                                 [&](auto along, index b, index t) {
                                     add_norm_tokens_backward(a, along, b, t, m, dweight_sums, dbias_sums);
                                 });

@@ -45,7 +45,7 @@ std::size_t gated_norm_workspace_size(const gated_norm_args<T>& a, std::size_t c
     using namespace detail;
     using R = compute_t<T>;
     arena one;
-    one.take<R>(kept_elements<R, Arch>(a.x.extent(2), time_contiguous(a.x, a.z, a.y)));
+    one.take<R>(kept_elements<R, Arch>(a.x.extent(2), lane_axis_of(a.x, a.z, a.y, a.weight, a.bias)));
     return one.size() * concurrency;
 }
 
@@ -59,14 +59,14 @@ void gated_norm(const gated_norm_args<T>& a, workspace memory = {}, Exec&& exec 
     using R = compute_t<T>;
     check(a);
     const token_blocks blocks(a.x.extent(0), a.x.extent(1));
-    const bool along_tokens = time_contiguous(a.x, a.z, a.y);
+    const lane_axis axis = lane_axis_of(a.x, a.z, a.y, a.weight, a.bias);
     const std::size_t each = gated_norm_workspace_size<Arch>(a);
     const scratch own("gated_norm", memory, each * concurrency(exec));
     run_tasks(exec, static_cast<std::size_t>(blocks.count), [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         arena part(own.memory().subspan(slot * each, each));
-        R* const values = part.take<R>(kept_elements<R, Arch>(a.x.extent(2), along_tokens));
-        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), a.x.extent(1), along_tokens,
+        R* const values = part.take<R>(kept_elements<R, Arch>(a.x.extent(2), axis));
+        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), a.x.extent(1), axis,
                                 [&](auto along, index b, index t) { norm_tokens(a, along, b, t, values); });
     });
 }

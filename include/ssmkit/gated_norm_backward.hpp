@@ -20,10 +20,10 @@ struct gated_norm_backward_memory {
     R* gate_part;  ///< the factors of dz that are known before the norm is
 
     template <class T>
-    gated_norm_backward_memory(arena& memory, const gated_norm_backward_args<T>& a, bool along_tokens)
+    gated_norm_backward_memory(arena& memory, const gated_norm_backward_args<T>& a, lane_axis axis)
     {
         const gated_norm_args<T>& f = a.forward;
-        const std::size_t size = kept_elements<R, Arch>(f.x.extent(2), along_tokens);
+        const std::size_t size = kept_elements<R, Arch>(f.x.extent(2), axis);
         values = memory.take<R>(size);
         d = memory.take<R>(size);
         gate = memory.take<R>(f.z.data() && !f.norm_before_gate ? size : 0);
@@ -32,9 +32,9 @@ struct gated_norm_backward_memory {
 };
 
 template <class T>
-bool time_contiguous(const gated_norm_backward_args<T>& a)
+lane_axis lane_axis_of(const gated_norm_backward_args<T>& a)
 {
-    return time_contiguous(a.forward.x, a.forward.z, a.dy, a.dx, a.dz);
+    return lane_axis_of(a.forward.x, a.forward.z, a.dy, a.dx, a.dz, a.forward.weight, a.forward.bias);
 }
 
 /// The gradients of token t of batch b, or of it and its neighbours. dweight, dbias: (dim) sums, or null.
@@ -92,7 +92,7 @@ std::size_t gated_norm_backward_workspace_size(const gated_norm_backward_args<T>
     arena shared, one;
     parameter_gradient<R>(shared, a.dweight, blocks);
     parameter_gradient<R>(shared, a.dbias, blocks);
-    gated_norm_backward_memory<R, Arch>(one, a, time_contiguous(a));
+    gated_norm_backward_memory<R, Arch>(one, a, lane_axis_of(a));
     return shared.size() + one.size() * concurrency;
 }
 
@@ -107,7 +107,7 @@ void gated_norm_backward(const gated_norm_backward_args<T>& a, workspace memory 
     using R = compute_t<T>;
     check(a);
     const token_blocks blocks(a.forward.x.extent(0), a.forward.x.extent(1));
-    const bool along_tokens = time_contiguous(a);
+    const lane_axis axis = lane_axis_of(a);
     const std::size_t all = gated_norm_backward_workspace_size<Arch>(a, concurrency(exec));
     const std::size_t shared = gated_norm_backward_workspace_size<Arch>(a, 0);
     const std::size_t each = (all - shared) / concurrency(exec);
@@ -117,10 +117,10 @@ void gated_norm_backward(const gated_norm_backward_args<T>& a, workspace memory 
     run_tasks(exec, static_cast<std::size_t>(blocks.count), [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         arena part(own.memory().subspan(shared + slot * each, each));
-        const gated_norm_backward_memory<R, Arch> m(part, a, along_tokens);
+        const gated_norm_backward_memory<R, Arch> m(part, a, axis);
         R* const dweight_sums = dweight.begin_block(task);
         R* const dbias_sums = dbias.begin_block(task);
-        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), a.forward.x.extent(1), along_tokens,
+        for_each_token<R, Arch>(blocks.begin(task), blocks.end(task), a.forward.x.extent(1), axis,
                                 [&](auto along, index b, index t) {
                                     norm_tokens_backward(a, along, b, t, m, dweight_sums, dbias_sums);
                                 });

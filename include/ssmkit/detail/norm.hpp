@@ -21,11 +21,29 @@
 
 namespace ssmkit::detail {
 
+/// What lanes run along: channels of any stride, channels that are contiguous in all tensors and parameters, or tokens
+/// that are contiguous in all tensors.
+enum class lane_axis { strided_channels, channels, tokens };
+
+/// The best for the tensors, (batch, length, dim), and parameters, (dim), that are given.
+template <class... Views>
+lane_axis lane_axis_of(const Views&... views)
+{
+    const auto contiguous_channels = []<class E, std::size_t Rank>(const view<E, Rank>& v) {
+        return v.data() == nullptr || v.stride(Rank - 1) == 1;
+    };
+    const auto contiguous_tokens = []<class E, std::size_t Rank>(const view<E, Rank>& v) {
+        return Rank == 1 || v.data() == nullptr || v.stride(Rank == 1 ? 0 : 1) == 1;
+    };
+    if ((contiguous_channels(views) && ...)) return lane_axis::channels;
+    return (contiguous_tokens(views) && ...) ? lane_axis::tokens : lane_axis::strided_channels;
+}
+
 /// Elements that a task keeps of each tensor.
 template <class R, class Arch>
-std::size_t kept_elements(index dim, bool along_tokens)
+std::size_t kept_elements(index dim, lane_axis axis)
 {
-    return static_cast<std::size_t>(along_tokens ? dim * lanes<R, Arch> : dim);
+    return static_cast<std::size_t>(axis == lane_axis::tokens ? dim * lanes<R, Arch> : dim);
 }
 
 /// The channels of one token, or of the first of neighbouring ones. Without data: of a tensor that is not given.
@@ -43,7 +61,7 @@ token_row<E> row_of(const view<E, 3>& v, index b, index t)
 }
 
 /// Neighbouring channels of one token. Scratch memory: (dim).
-template <class R, class Arch, bool Full>
+template <class R, class Arch, bool Contiguous, bool Full>
 struct channel_cell {
     using v = vec<R, Arch>;
     lane_range<R, Arch, Full> channels;
@@ -51,13 +69,21 @@ struct channel_cell {
     template <class E>
     v load(const token_row<E>& row) const
     {
-        return row.stride == 1 ? channels.load(row.data) : channels.load(row.data, row.stride);
+        if constexpr (Contiguous) {
+            return channels.load(row.data);
+        } else {
+            return channels.load(row.data, row.stride);
+        }
     }
 
     template <class E>
     void store(const v& x, const token_row<E>& row) const
     {
-        row.stride == 1 ? channels.store(x, row.data) : channels.store(x, row.data, row.stride);
+        if constexpr (Contiguous) {
+            channels.store(x, row.data);
+        } else {
+            channels.store(x, row.data, row.stride);
+        }
     }
 
     v load(const view<const R, 1>& parameter) const
@@ -79,8 +105,7 @@ struct channel_cell {
         } else {
             alignas(64) R buffer[static_cast<std::size_t>(lanes<R, Arch>)];
             x.store_aligned(buffer);
-            std::fill(buffer + channels.count, buffer + lanes<R, Arch>, R(0));
-            return v::load_aligned(buffer);
+            return native::load_first<R, Arch>(buffer, channels.count);
         }
     }
 };
@@ -129,7 +154,7 @@ inline constexpr index norm_parts = 4;
 
 /// Calls f(i, part) for i = 0 ... n - 1, with parts 0, 1, 2, 3 in turn as constants.
 template <class F>
-void for_each_in_turn(index n, F&& f)
+[[gnu::always_inline]] inline void for_each_in_turn(index n, F&& f)
 {
     using std::integral_constant;
     index i = 0;
@@ -143,27 +168,30 @@ void for_each_in_turn(index n, F&& f)
 }
 
 /// One token with lanes along its channels.
-template <class R, class Arch>
+template <class R, class Arch, bool Contiguous>
 struct lanes_along_channels {
     using v = vec<R, Arch>;
 
     template <class F>
-    void for_each_cell(index first, index count, F&& f) const
+    [[gnu::always_inline]] void for_each_cell(index first, index count, F&& f) const
     {
         for_each_lanes<R, Arch>(count, [&](auto range) {
             range.first += first;
-            f(channel_cell<R, Arch, decltype(range)::full>{range});
+            f(channel_cell<R, Arch, Contiguous, decltype(range)::full>{range});
         });
     }
 
     /// The same with a part number for sums.
     template <class F>
-    void for_each_cell_in_turn(index first, index count, F&& f) const
+    [[gnu::always_inline]] void for_each_cell_in_turn(index first, index count, F&& f) const
     {
         constexpr index n = lanes<R, Arch>;
-        for_each_in_turn(count / n, [&](index i, auto part) { f(channel_cell<R, Arch, true>{{first + i * n}}, part); });
+        for_each_in_turn(count / n, [&](index i, auto part) {
+            f(channel_cell<R, Arch, Contiguous, true>{{first + i * n}}, part);
+        });
         if (const index rest = count % n) {
-            f(channel_cell<R, Arch, false>{{first + count - rest, rest}}, std::integral_constant<index, 0>{});
+            f(channel_cell<R, Arch, Contiguous, false>{{first + count - rest, rest}},
+              std::integral_constant<index, 0>{});
         }
     }
 
@@ -185,13 +213,13 @@ struct lanes_along_tokens {
     lane_range<R, Arch, Full> tokens;
 
     template <class F>
-    void for_each_cell(index first, index count, F&& f) const
+    [[gnu::always_inline]] void for_each_cell(index first, index count, F&& f) const
     {
         for (index c = first; c < first + count; ++c) f(token_cell<R, Arch, Full>{tokens, c});
     }
 
     template <class F>
-    void for_each_cell_in_turn(index first, index count, F&& f) const
+    [[gnu::always_inline]] void for_each_cell_in_turn(index first, index count, F&& f) const
     {
         for_each_in_turn(count, [&](index i, auto part) { f(token_cell<R, Arch, Full>{tokens, first + i}, part); });
     }
@@ -203,27 +231,21 @@ struct lanes_along_tokens {
 /// Calls f(layout, b, t) for tokens first ... last - 1 of all batches, counted in their order: once a token, or once
 /// for every register of neighbouring tokens of which t is the first.
 template <class R, class Arch, class F>
-void for_each_token(index first, index last, index length, bool along_tokens, F&& f)
+void for_each_token(index first, index last, index length, lane_axis axis, F&& f)
 {
     while (first < last) {
         const index b = first / length, t = first % length, count = std::min(last - first, length - t);
-        if (along_tokens) {
+        if (axis == lane_axis::tokens) {
             for_each_lanes<R, Arch>(count, [&](auto tokens) {
                 f(lanes_along_tokens<R, Arch, decltype(tokens)::full>{tokens}, b, t);
             });
+        } else if (axis == lane_axis::channels) {
+            for (index i = 0; i < count; ++i) f(lanes_along_channels<R, Arch, true>{}, b, t + i);
         } else {
-            for (index i = 0; i < count; ++i) f(lanes_along_channels<R, Arch>{}, b, t + i);
+            for (index i = 0; i < count; ++i) f(lanes_along_channels<R, Arch, false>{}, b, t + i);
         }
         first += count;
     }
-}
-
-/// True if all tensors that are given are contiguous along time, and not along the channels as well.
-template <class... Views>
-bool time_contiguous(const Views&... tensors)
-{
-    const auto contiguous = [](const auto& v, std::size_t axis) { return v.data() == nullptr || v.stride(axis) == 1; };
-    return (contiguous(tensors, 1) && ...) && !(contiguous(tensors, 2) && ...);
 }
 
 /// Sums over a group in parts, one value a token each.
@@ -241,7 +263,7 @@ struct group_sum {
     v mean(index count) const
     {
         using R = typename v::value_type;
-        return Layout::per_token((parts[0] + parts[1]) + (parts[2] + parts[3])) / v(static_cast<R>(count));
+        return Layout::per_token((parts[0] + parts[1]) + (parts[2] + parts[3])) * v(R(1) / static_cast<R>(count));
     }
 };
 
@@ -266,7 +288,7 @@ group_moments<typename Layout::v> moments_of_group(const Layout& along, const R*
         m.centre = sum.mean(count);
         sum = {};
         along.for_each_cell_in_turn(first, count, [&](auto cell, auto part) {
-            const v x = cell.kept(values) - cell.counted(m.centre);
+            const v x = cell.counted(cell.kept(values) - m.centre);
             sum[part] += x;
             squares[part] = xsimd::fma(x, x, squares[part]);
         });
@@ -290,7 +312,7 @@ struct group_norm {
     template <class Cell, class R>
     V operator()(const Cell& cell, const R* values) const
     {
-        return xsimd::fma(cell.kept(values) - cell.counted(centre), r, shift);
+        return xsimd::fma(cell.kept(values) - centre, r, shift);
     }
 };
 
@@ -358,7 +380,7 @@ group_gradient<typename Layout::v> gradient_of_group(const Layout& along, const 
     group_sum<Layout> nw, w;
     along.for_each_cell_in_turn(first, count, [&](auto cell, auto part) {
         const v x = cell.kept(d) * cell.load(weight);
-        nw[part] = xsimd::fma(norm(cell, values), x, nw[part]);
+        nw[part] = xsimd::fma(cell.counted(norm(cell, values)), x, nw[part]);
         w[part] += x;
     });
     return {nw.mean(count), layer ? w.mean(count) : v(R(0)), norm.r * norm.scale};

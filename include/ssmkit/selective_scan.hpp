@@ -100,49 +100,53 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
     B.enter_chunk(b, c0, channels);
     C.enter_chunk(b, c0, channels);
 
-    index snapshot = 0;
-    const auto next_snapshot = [&] {
-        return snapshot < a.snapshot_after.extent(1) ? a.snapshot_after(b, snapshot) : length + 1;
+    const auto store_state = [&](index t, Param* to, index channel_stride, index state_stride) {
+        store_states<Arch, R>(m.h + t * state_tile, 0, to + t * n * channel_stride, channel_stride, state_stride, state,
+                              std::min(n, channels - t * n));
     };
-    const auto emit_snapshots = [&](index tokens) {
-        for (; next_snapshot() == tokens; ++snapshot) {
-            store_states<Arch, R>(m.h, state_tile, a.snapshots.pointer(b, snapshot, c0), a.snapshots.stride(2),
-                                  a.snapshots.stride(3), state, channels);
+    index snapshot = 0;
+    const auto next_snapshot = [&](index i) {
+        return i < a.snapshot_after.extent(1) ? a.snapshot_after(b, i) : length + 1;
+    };
+    const auto emit_snapshots = [&](index t, index i, index tokens) {
+        for (; next_snapshot(i) == tokens; ++i) {
+            store_state(t, a.snapshots.pointer(b, i, c0), a.snapshots.stride(2), a.snapshots.stride(3));
         }
+        return i;
     };
 
+    const auto prepare = a.delta_softplus ? (skip ? prepare_steps<Arch, R, true, true> : prepare_steps<Arch, R, true, false>)
+                                          : (skip ? prepare_steps<Arch, R, false, true> : prepare_steps<Arch, R, false, false>);
     for (index first = 0; first < length; first += plan.steps) {
         const index steps = std::min(plan.steps, length - first), end = first + steps;
         load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
         load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.x, tile);
         B.enter_block(first, steps);
         C.enter_block(first, steps);
+        index emitted = snapshot;
         for (index t = 0; t < tiles; ++t) {
+            R *const delta = m.delta + t * tile, *const x = m.x + t * tile, *const y = m.y + t * tile;
             const v bias = channel_values(a.delta_bias, t * n), D = channel_values(a.D, t * n) * v(R(1) / output_scale);
-            const auto prepare =
-                a.delta_softplus ? (skip ? prepare_steps<Arch, R, true, true> : prepare_steps<Arch, R, true, false>)
-                                 : (skip ? prepare_steps<Arch, R, false, true> : prepare_steps<Arch, R, false, false>);
-            prepare(m.delta + t * tile, m.x + t * tile, m.y + t * tile, steps, bias, D);
-        }
-        // Runs end where the state is emitted or reset.
-        for (index begin = first; begin < end;) {
-            emit_snapshots(begin);
-            if (a.reset.data() && a.reset(b, visit.position(begin))) std::fill_n(m.h, tiles * state_tile, R(0));
-            index stop = std::min(end, next_snapshot());
-            if (a.reset.data()) {
-                index s = begin + 1;
-                while (s < stop && !a.reset(b, visit.position(s))) ++s;
-                stop = s;
-            }
-            for (index t = 0; t < tiles; ++t) {
-                B.enter_tile(t * n);
-                C.enter_tile(t * n);
-                const index offset = t * tile + (begin - first) * n;
+            prepare(delta, x, y, steps, bias, D);
+            B.enter_tile(t * n);
+            C.enter_tile(t * n);
+            emitted = snapshot;
+            // Runs end where the state is emitted or reset.
+            for (index begin = first; begin < end;) {
+                emitted = emit_snapshots(t, emitted, begin);
+                if (a.reset.data() && a.reset(b, visit.position(begin))) std::fill_n(m.h + t * state_tile, state_tile, R(0));
+                index stop = std::min(end, next_snapshot(emitted));
+                if (a.reset.data()) {
+                    index s = begin + 1;
+                    while (s < stop && !a.reset(b, visit.position(s))) ++s;
+                    stop = s;
+                }
+                const index offset = (begin - first) * n;
                 scan_all_states<Arch, Param, R>({.steps = stop - begin,
-                                                 .delta = m.delta + offset,
-                                                 .x = m.x + offset,
-                                                 .y = m.y + offset,
-                                                 .y_before = skip ? m.y + offset : zeros,
+                                                 .delta = delta + offset,
+                                                 .x = x + offset,
+                                                 .y = y + offset,
+                                                 .y_before = skip ? y + offset : zeros,
                                                  .y_before_step = skip ? n : 0,
                                                  .rates = m.rates + t * rate_tile,
                                                  .h = m.h + t * state_tile,
@@ -155,8 +159,8 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
                                                            rows_ahead(a.z, b, visit, first, c0 + t * n),
                                                            rows_ahead(a.y, b, visit, first, c0 + t * n)}},
                                                 state, p.B_per_lane, p.C_per_lane);
+                begin = stop;
             }
-            begin = stop;
         }
         if (state == 0 && !skip) std::fill_n(m.y, tiles * tile, R(0));
         if constexpr (is_complex<Param>) {
@@ -172,11 +176,13 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
             }
         }
         store_steps<Arch, R>(m.y, tile, a.y, b, visit, first, steps, c0, channels);
+        snapshot = emitted;
     }
-    emit_snapshots(length);
-    if (a.final_state.data()) {
-        store_states<Arch, R>(m.h, state_tile, a.final_state.pointer(b, c0), a.final_state.stride(1), a.final_state.stride(2),
-                              state, channels);
+    for (index t = 0; t < tiles; ++t) {
+        emit_snapshots(t, snapshot, length);
+        if (a.final_state.data()) {
+            store_state(t, a.final_state.pointer(b, c0), a.final_state.stride(1), a.final_state.stride(2));
+        }
     }
 }
 

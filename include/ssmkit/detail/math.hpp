@@ -5,6 +5,8 @@
 // compiler thinks of their size: as calls they pass registers through memory and cost half as much again.
 
 #include <array>
+#include <bit>
+#include <cstdint>
 #include <type_traits>
 
 #include <ssmkit/detail/simd.hpp>
@@ -47,42 +49,102 @@ template <class V, class... C>
 
 inline constexpr double log2_e = 1.4426950408889634074;
 
-/// scale * 2^z. float: at most 2.5 ulp, exactly scale at 0, zero below z = -126, infinity from z = 128. The decay of the scans:
-/// rates are multiplied by log2_e once, which saves every step a multiplication. A constant scale costs nothing.
+/// A number rounded to a multiple of 1 / table_entries, in two forms: as it is, and with its last bits in the last bits of a
+/// float's fraction, where look_up and the exponent of a power of 2 find them.
+template <class Arch>
+struct table_position {
+    static constexpr float magic = 0x1.8p23f / static_cast<float>(table_entries<Arch>);
+    vec<float, Arch> bits, value;
+
+    explicit table_position(const vec<float, Arch>& x_plus_magic) : bits(x_plus_magic), value(x_plus_magic - vec<float, Arch>(magic)) {}
+};
+
+/// 2^(j / N) for j = 0 ... N - 1; where powers of 2 are made from bits, less the bits of j next to the exponent's.
+template <class Arch>
+constexpr float_table<Arch> powers_of_2()
+{
+    constexpr double root = table_entries<Arch> == 32 ? 1.0218971486541166782 : 1.0905077326652576592;
+    float_table<Arch> table{};
+    double power = 1;
+    for (std::size_t j = 0; j < table.size(); ++j, power *= root) {
+        table[j] = static_cast<float>(power);
+        if (scales_exponents<Arch>) continue;
+        table[j] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(table[j]) -
+                                        static_cast<std::uint32_t>((j << 23) / table.size()));
+    }
+    return table;
+}
+
+/// scale * 2^n * (1 + f tail / scale) for |n| <= 128. Infinity from n = 128, 0 for n = -127. Exponents are rounded to the
+/// nearest entry of the table, so that decays close to 1, whose errors gather over thousands of steps, are the most accurate.
+template <class Arch>
+[[gnu::always_inline]] inline vec<float, Arch> scaled_power(const table_position<Arch>& n, const vec<float, Arch>& f,
+                                                           const vec<float, Arch>& tail, float scale)
+{
+    using v = vec<float, Arch>;
+    static constexpr auto table = powers_of_2<Arch>();
+    if constexpr (scales_exponents<Arch>) {
+        const v power = look_up<Arch>(table, n.bits);
+        return scale_by_floor(multiply_add(power, f * tail, scale == 1.0f ? power : power * v(scale)), n.value);
+    } else {
+        constexpr int shift = 23 - std::countr_zero(static_cast<unsigned>(table_entries<Arch>));
+        const auto power = (bit_cast<std::int32_t>(n.bits) << shift) + bit_cast<std::int32_t>(look_up<Arch>(table, n.bits));
+        return bit_cast<float>(power) * multiply_add(f, tail, v(scale));
+    }
+}
+
+/// scale * 2^z. float: at most 2.5 ulp, exactly scale at 0, zero below z = -126 if subnormal numbers are flushed, infinity
+/// from z = 127.5 or 128. The decay of the scans: rates are multiplied by log2_e once, which saves every step a
+/// multiplication.
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> fast_exp2(const vec<T, Arch>& z, std::type_identity_t<T> scale = 1)
 {
     if constexpr (std::is_same_v<T, float>) {
-        return scaled_by_exponent(z, [scale](const auto& f) {
-            // Absolute error 1.2e-7 on [0, 1], coefficients refined as floats; degree 4 gains 10 % of speed for 2.7e-6 of
-            // error. With narrower registers one degree more: without it, slow decays gathered 3e-6 of error in the golden
-            // gradients.
-            if constexpr (lanes<float, Arch> >= 16) {
-                return polynomial(f, scale, scale * 0.693152487f, scale * 0.240152791f, scale * 0.0558359101f,
-                                  scale * 0.00897335913f, scale * 0.00188534393f);
+        using v = vec<float, Arch>;
+        const float s = scale;
+        if constexpr (scales_exponents<Arch>) {
+            const table_position<Arch> n(z + v(table_position<Arch>::magic));
+            const v f = distance_to_32nd(z);
+            return scaled_power(n, f, polynomial(f, s * 0.6931573f, s * 0.24022642f), s);  // 5.3e-8 relative
+        } else {
+            // With the bound first, the x86 minimum and maximum return a NaN in z.
+            const v bounded = xsimd::max(v(-127.0f), xsimd::min(v(128.0f), z));
+            const table_position<Arch> n(bounded + v(table_position<Arch>::magic));
+            const v f = bounded - n.value;
+            if constexpr (table_entries<Arch> == 8) {
+                return scaled_power(n, f, polynomial(f, s * 0.69314724f, s * 0.24025752f, s * 0.055489004f), s);  // 2.6e-8
             } else {
-                return polynomial(f, scale, scale * 0.693147004f, scale * 0.240229905f, scale * 0.0554824881f,
-                                  scale * 0.00968116894f, scale * 0.00124149234f, scale * 0.000217946595f);
+                return scaled_power(n, f,
+                                    polynomial(f, s * 0.693147f, s * 0.24022247f, s * 0.055507112f, s * 0.009671294f,
+                                               s * 0.0013269406f),
+                                    s);  // 9.3e-8
             }
-        });
+        }
     } else {
         return vec<T, Arch>(scale) * xsimd::exp2(z);
     }
 }
 
-/// e^x. float: at most 2.5 ulp, zero below x = -87.34, infinity from x = 88.73.
+/// e^x. float: at most 2.5 ulp, zero below x = -87.34 if subnormal numbers are flushed, infinity from x = 88.37 or 88.73.
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> fast_exp(const vec<T, Arch>& x)
 {
     if constexpr (std::is_same_v<T, float>) {
         using v = vec<float, Arch>;
-        // n = floor(x log2 e) in [-127, 128]; g = x - n ln 2 in two steps (Cody and Waite), the first one exact.
-        const v bounded = xsimd::max(v(-87.5f), xsimd::min(v(89.0f), x));
-        const v n = xsimd::floor(bounded * v(1.44269504f));
-        const v g = multiply_add(n, v(2.12194440e-4f), multiply_add(n, v(-0.693359375f), bounded));
-        // Relative error 2.9e-9 on [0, ln 2].
-        const v p = short_polynomial(g, 1.0f, 1.0f, 0.500002265f, 0.166631892f, 0.0418550671f, 0.00786828063f, 0.00191257382f);
-        return scale_by_power_of_2(p, n);
+        // The lower bound, where the result is zero by itself, is what can be scaled.
+        const v bounded = xsimd::max(v(scales_exponents<Arch> ? -110.0f : -88.04f), xsimd::min(v(88.73f), x));
+        const table_position<Arch> n(multiply_add(bounded, v(1.44269504f), v(table_position<Arch>::magic)));
+        // f = x - n ln 2 in two steps (Cody and Waite), the first one exact: n has 13 bits, the constant 10.
+        const v f = multiply_add(n.value, v(2.12194440e-4f), multiply_add(n.value, v(-0.693359375f), bounded));
+        if constexpr (table_entries<Arch> == 32) {
+            return scaled_power(n, f, polynomial(f, 1.0000147f, 0.50000167f), 1.0f);  // relative error 5.3e-8
+        } else if constexpr (table_entries<Arch> == 8) {
+            return scaled_power(n, f, polynomial(f, 1.0f, 0.5000645f, 0.16666882f), 1.0f);  // 2.6e-8
+        } else {
+            return scaled_power(
+                n, f, short_polynomial(f, 1.0f, 0.49999994f, 0.16666523f, 0.041668292f, 0.008368532f, 0.0013818296f),
+                1.0f);  // 3.1e-9
+        }
     } else {
         return xsimd::exp(x);
     }
@@ -92,13 +154,34 @@ template <class T, class Arch>
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> log1p_unit(const vec<T, Arch>& t)
 {
-    if constexpr (std::is_same_v<T, float>) {
-        // Relative error 4.7e-9.
-        return t * short_polynomial(t, 1.0f, -0.499999017f, 0.333299637f, -0.249541327f, 0.196759358f, -0.153055847f, 0.106036417f,
-                              -0.056959413f, 0.0198513996f, -0.00324401189f);
-    } else {
+    using v = vec<T, Arch>;
+    if constexpr (!std::is_same_v<T, float>) {
         return xsimd::log1p(t);
+    } else if constexpr (table_entries<Arch> == 32) {
+        // With c near 1 / (1 + j / 16), j = round(16 t): r = (1 + t) c - 1 is small and log(1 + t) = log(1 + r) - log(c).
+        static constexpr float_table<Arch> inverse = {
+            1.0f, 0.9411765f, 0.8888889f, 0.84210527f, 0.8f, 0.7619048f, 0.72727275f, 0.6956522f, 0.6666667f,
+            0.64f, 0.61538464f, 0.5925926f, 0.5714286f, 0.55172414f, 0.53333336f, 0.516129f, 0.5f};
+        static constexpr float_table<Arch> logarithm = {
+            0.0f, 0.060624618f, 0.117783028f, 0.17185025f, 0.22314354f, 0.2719337f, 0.3184537f, 0.36290548f,
+            0.40546508f, 0.44628712f, 0.4855078f, 0.52324814f, 0.55961574f, 0.59470711f, 0.6286086f,
+            0.66139851f, 0.6931472f};
+        const v nearest = t + v(0x1.8p19f), c = look_up<Arch>(inverse, nearest);
+        const v r = multiply_add(t, c, c - v(1.0f));
+        const v tail = polynomial(r, -0.49999997f, 0.33349523f, -0.25017723f);  // relative error 3.3e-8
+        return look_up<Arch>(logarithm, nearest) + multiply_add(r * r, tail, r);
+    } else {
+        const v tail = short_polynomial(t, -0.4999993f, 0.33330464f, -0.24958019f, 0.19692102f, -0.1534488f, 0.10661128f,
+                                        -0.05745723f, 0.020086242f, -0.0032904686f);  // relative error 5.3e-9
+        return multiply_add(t * t, tail, t);
     }
+}
+
+/// -|x|
+template <class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> minus_abs(const vec<T, Arch>& x)
+{
+    return x | vec<T, Arch>(T(-0.0));
 }
 
 /// log(1 + e^x) up to x = 20, x beyond, as max(x, 0) + log1p(e^-|x|): accurate for every x, a NaN stays one.
@@ -106,8 +189,9 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> softplus(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
-    const v log_term = log1p_unit(fast_exp(-xsimd::abs(x)));
-    return xsimd::select(x > v(T(20)), x, xsimd::max(v(T(0)), x) + log_term);
+    const v sum = xsimd::max(v(T(0)), x) + log1p_unit(fast_exp(minus_abs(x)));
+    if constexpr (std::is_same_v<T, float>) return sum;  // beyond 20 the logarithm is less than half a unit of x
+    return xsimd::select(x > v(T(20)), x, sum);
 }
 
 /// 1 / (1 + e^-x); exp never sees a positive number.
@@ -115,7 +199,7 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> sigmoid(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
-    const v e = fast_exp(-xsimd::abs(x));
+    const v e = fast_exp(minus_abs(x));
     return xsimd::select(x < v(T(0)), e, v(T(1))) / (v(T(1)) + e);
 }
 
@@ -138,7 +222,7 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
-    const v e = fast_exp(-xsimd::abs(x)), one(T(1)), reciprocal = one / (one + e);
+    const v e = fast_exp(minus_abs(x)), one(T(1)), reciprocal = one / (one + e);
     const auto negative = x < v(T(0));
     const v s = xsimd::select(negative, e, one) * reciprocal, rest = xsimd::select(negative, one, e) * reciprocal;
     return s * multiply_add(x, rest, one);

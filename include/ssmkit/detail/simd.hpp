@@ -3,6 +3,7 @@
 // The one header that includes xsimd: differences between its versions and between instruction sets end here. Kernels are
 // written on vec<T, Arch> and for_each_lanes and contain no `#if`.
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -265,33 +266,6 @@ template <index N, class F>
 
 // ---- Arithmetic that xsimd lacks ------------------------------------------------------------------------------------
 
-/// x * 2^n for an integer n in [-127, 128] held in floating point; n = -127 gives 0, n = 128 infinity (for x in [1, 2]).
-template <class Arch>
-[[gnu::always_inline]] inline vec<float, Arch> scale_by_power_of_2(const vec<float, Arch>& x, const vec<float, Arch>& n)
-{
-    // 1.5 * 2^23 + 127 pushes n + 127 into the low bits of the fraction; shifted up, they are the exponent of 2^n.
-    const auto biased = bit_cast<std::int32_t>(n + vec<float, Arch>(12583039.0f));
-    return x * bit_cast<float>(biased << 23);
-}
-
-/// Splits z into an integer part and a fraction in [0, 1], calls p(fraction) and returns p * 2^integer. Zero below
-/// z = -126, infinity from z = 128; p must be 1 at 0 and within [1, 2]. A NaN stays one.
-template <class Arch, class Polynomial>
-[[gnu::always_inline]] inline vec<float, Arch> scaled_by_exponent(vec<float, Arch> z, Polynomial&& p)
-{
-#if XSIMD_WITH_AVX512DQ
-    if constexpr (std::is_base_of_v<xsimd::avx512dq, Arch>) {
-        const vec<float, Arch> fraction = _mm512_reduce_ps(z, 0x01);  // z - floor(z); 0 for an infinity
-        return _mm512_scalef_ps(p(fraction), z);
-    }
-#endif
-    using v = vec<float, Arch>;
-    // With the bound first, the x86 minimum and maximum return a NaN in z.
-    z = xsimd::max(v(-127.0f), xsimd::min(v(128.0f), z));
-    const v integer = xsimd::floor(z);
-    return scale_by_power_of_2(p(z - integer), integer);
-}
-
 /// a * b + c, rounded once where the instruction set can. xsimd 8.1 has no such operation for AVX-512: its xsimd::fma is
 /// two, and fused only if the compiler sees fit, which clang++ never does and g++ not where a * b is used elsewhere too.
 template <class T, class Arch>
@@ -308,6 +282,58 @@ template <class T, class Arch>
 #endif
     return xsimd::fma(a, b, c);
 }
+
+/// Entries of a table of floats that a permutation looks up in registers; 1 where there is no such instruction.
+template <class Arch>
+inline constexpr index table_entries =
+#if XSIMD_WITH_AVX512DQ
+    std::is_base_of_v<xsimd::avx512dq, Arch> ? 32 :
+#endif
+#if XSIMD_WITH_AVX2
+    std::is_base_of_v<xsimd::avx2, Arch> ? 8 :
+#endif
+    1;
+
+template <class Arch>
+using float_table = std::array<float, static_cast<std::size_t>(table_entries<Arch>)>;
+
+/// The entries whose numbers are in the lowest bits of t. Tables should be static: they stay in registers within a loop.
+template <class Arch>
+[[gnu::always_inline]] inline vec<float, Arch> look_up(const float_table<Arch>& table, const vec<float, Arch>& t)
+{
+#if XSIMD_WITH_AVX512DQ
+    if constexpr (table_entries<Arch> == 32) {
+        return _mm512_permutex2var_ps(_mm512_loadu_ps(table.data()), _mm512_castps_si512(t), _mm512_loadu_ps(&table[16]));
+    }
+#endif
+#if XSIMD_WITH_AVX2
+    if constexpr (table_entries<Arch> == 8) {
+        return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.data()), _mm256_castps_si256(t));
+    }
+#endif
+    static_cast<void>(t);
+    return vec<float, Arch>(table[0]);
+}
+
+/// True where scale_by_floor and distance_to_32nd are single instructions.
+template <class Arch>
+inline constexpr bool scales_exponents = table_entries<Arch> == 32;
+
+#if XSIMD_WITH_AVX512DQ
+/// x * 2^floor(n), for any n.
+template <class Arch>
+[[gnu::always_inline]] inline vec<float, Arch> scale_by_floor(const vec<float, Arch>& x, const vec<float, Arch>& n)
+{
+    return _mm512_scalef_ps(x, n);
+}
+
+/// z minus the nearest multiple of 1/32; 0 for an infinity.
+template <class Arch>
+[[gnu::always_inline]] inline vec<float, Arch> distance_to_32nd(const vec<float, Arch>& z)
+{
+    return _mm512_reduce_ps(z, 0x50);
+}
+#endif
 
 /// a * b - rounded(a * b), exactly (barring underflow).
 template <class T, class Arch>

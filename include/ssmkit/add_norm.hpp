@@ -43,7 +43,7 @@ void add_norm_tokens(const add_norm_args<T, Residual>& a, const Layout& along, i
     const auto norm = norm_of_group(along, values, 0, dim, a.eps, a.layer);
     along.for_each_cell(0, dim, [&](auto cell) {
         const v bias = a.bias.data() ? cell.load(a.bias) : v(R(0));
-        cell.store(xsimd::fma(norm(cell, values), cell.load(a.weight), bias), y);
+        cell.store(multiply_add(norm(cell, values), cell.load(a.weight), bias), y);
     });
 }
 

@@ -29,7 +29,7 @@ void norm_tokens(const gated_norm_args<T>& a, const Layout& along, index b, inde
         const auto norm = norm_of_group(along, values, first, size, a.eps, a.layer);
         along.for_each_cell(first, size, [&](auto cell) {
             const v bias = a.bias.data() ? cell.load(a.bias) : v(R(0));
-            const v out = xsimd::fma(norm(cell, values), cell.load(a.weight), bias);
+            const v out = multiply_add(norm(cell, values), cell.load(a.weight), bias);
             cell.store(gate_last ? out * silu(cell.load(z)) : out, y);
         });
     }

@@ -56,7 +56,7 @@ void norm_tokens_backward(const gated_norm_backward_args<T>& a, const Layout& al
             return;
         }
         const v z_cell = cell.load(z), s = sigmoid(z_cell), gate = z_cell * s;
-        const v gate_derivative = s * xsimd::fma(z_cell, v(R(1)) - s, v(R(1)));
+        const v gate_derivative = s * multiply_add(z_cell, v(R(1)) - s, v(R(1)));
         cell.keep(gate_first ? x_cell * gate : x_cell, m.values);
         cell.keep(gate_first ? dy_cell : dy_cell * gate, m.d);
         if (gate_first) cell.keep(gate, m.gate);
@@ -73,7 +73,7 @@ void norm_tokens_backward(const gated_norm_backward_args<T>& a, const Layout& al
             if (dx.data) cell.store(gate_first ? dv * cell.kept(m.gate) : dv, dx);
             if (!dz.data) return;
             const v bias = gate_last && f.bias.data() ? cell.load(f.bias) : v(R(0));
-            cell.store(cell.kept(m.gate_part) * (gate_last ? xsimd::fma(n, weight, bias) : dv), dz);
+            cell.store(cell.kept(m.gate_part) * (gate_last ? multiply_add(n, weight, bias) : dv), dz);
         });
     }
 }

@@ -405,15 +405,15 @@ private:
             const index at = t * tile + i;
             const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i), raw = load<R, Arch>(m_.delta + at) + bias;
             const v input = load<R, Arch>(m_.tile.input + i);
-            v ddelta = xsimd::fma(u, input, load<R, Arch>(m_.tile.decay + i));
+            v ddelta = multiply_add(u, input, load<R, Arch>(m_.tile.decay + i));
             if (f_.delta_softplus) ddelta *= softplus_derivative(raw);
             if (a_.dz.data()) {
-                const v z = load<R, Arch>(m_.z + at), p = xsimd::fma(D, u, load<R, Arch>(m_.tile.y + i));
+                const v z = load<R, Arch>(m_.z + at), p = multiply_add(D, u, load<R, Arch>(m_.tile.y + i));
                 store(load<R, Arch>(m_.dy + at) * p * silu_derivative(z), m_.z + at);
             }
-            store(xsimd::fma(D, dp, load<R, Arch>(m_.tile.delta + i) * input), m_.u + at);
+            store(multiply_add(D, dp, load<R, Arch>(m_.tile.delta + i) * input), m_.u + at);
             store(ddelta, m_.delta + at);
-            dD = xsimd::fma(dp, u, dD);
+            dD = multiply_add(dp, u, dD);
             dbias += ddelta;
         }
         store(dD, plan_.dD + slot_ + t * n);

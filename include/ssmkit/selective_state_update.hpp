@@ -24,83 +24,148 @@ struct state_update_block {
     const R* x;     // [channels] delta u
 };
 
-/// Advances the states of a few channels and gives the lanes of their sums C·h. Lanes run along the state, whose elements are
-/// independent; the channels' chains of operations overlap, and B, C and the sums stay in registers.
-template <class Arch, bool Tied, bool Contiguous, class T, std::size_t... I>
-[[gnu::noinline, gnu::flatten]] void update_channels(const state_update_block<T>& block, index c0,
-                                                     vec<compute_t<T>, Arch>* sums, std::index_sequence<I...>)
+/// One register's worth of states of one channel: decays, takes x B in, writes them back and adds C h to the sum.
+template <class Arch, bool Tied, class R>
+[[gnu::always_inline]] inline vec<R, Arch> update_state(const vec<R, Arch>& h, const vec<R, Arch>& A, const vec<R, Arch>& rate,
+                                                        const vec<R, Arch>& input)
+{
+    return multiply_add(Tied ? rate : fast_exp2(rate * A), h, input);
+}
+
+/// Advances `channels` channels and leaves their sums C·h in y: the lanes run along the state, as it lies in memory by default.
+/// A register's worth of channels is summed together, which needs a third of the shuffles of one at a time. A state of exactly
+/// one register (Mamba-1's 16 floats with AVX-512) is a case of its own, without a loop over the state.
+template <class Arch, bool Tied, bool Contiguous, bool OneRegister, class T>
+[[gnu::noinline, gnu::flatten]] void update_along_states(const state_update_block<T>& block, index channels, compute_t<T>* y)
 {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
-    // Copied one by one: the compiler cannot know that stores to h leave the block alone.
-    R* const h0 = block.h + c0 * block.h_channel;
-    const R* const A0 = block.A + c0 * block.A_channel;
-    const index h_channel = block.h_channel, h_state = block.h_state, A_channel = block.A_channel, A_state = block.A_state;
-    const T *const B0 = block.B, *const C0 = block.C;
-    const index B_state = block.B_state, C_state = block.C_state;
-    const v rate[] = {v(block.rate[c0 + static_cast<index>(I)])...}, x[] = {v(block.x[c0 + static_cast<index>(I)])...};
-    v total[] = {v(R(0 * I))...};
-    for_each_lanes<R, Arch>(block.state, [&](auto range) __attribute__((always_inline)) {
-        const auto load = [&](const auto* p, index stride) { return Contiguous ? range.load(p) : range.load(p, stride); };
-        const v B = load(B0, B_state), C = load(C0, C_state);
-        const auto advance = [&](auto i) __attribute__((always_inline)) {
-            R* const h = h0 + i * h_channel;
-            const v decay = Tied ? rate[i] : fast_exp2(rate[i] * load(A0 + i * A_channel, A_state));
-            const v next = xsimd::fma(decay, load(h, h_state), x[i] * B);
-            Contiguous ? range.store(next, h) : range.store(next, h, h_state);
-            total[i] = xsimd::fma(range.keep(next), C, total[i]);
-        };
-        (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
-    });
-    ((sums[I] = total[I]), ...);
-}
-
-/// Advances `channels` channels and leaves their sums C·h in y. A register's worth of channels is summed together, which
-/// needs a third of the shuffles of one at a time.
-template <class Arch, bool Tied, bool Contiguous, class T>
-void update_states(const state_update_block<T>& block, index channels, compute_t<T>* y)
-{
-    using R = compute_t<T>;
     constexpr index n = lanes<R, Arch>;
-    for_each_lanes<R, Arch>(channels, [&](auto range) {
-        vec<R, Arch> sums[static_cast<std::size_t>(n)];
-        for (auto& s : sums) s = vec<R, Arch>(R(0));
-        index done = 0;
-        const auto advance = [&]<index N>(std::integral_constant<index, N>) {
-            for (; range.count - done >= N; done += N) {
-                update_channels<Arch, Tied, Contiguous, T>(block, range.first + done, sums + done,
-                                                           std::make_index_sequence<static_cast<std::size_t>(N)>{});
+    const state_update_block<T> m = block;  // a copy: the compiler cannot know that stores to h leave the block alone
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        v sums[static_cast<std::size_t>(n)];
+        if constexpr (!range.full) std::fill_n(sums, n, v(R(0)));
+        for (index i = 0; i < range.count; ++i) {
+            const index c = range.first + i;
+            R* const h = m.h + c * m.h_channel;
+            const R* const A = m.A + c * m.A_channel;
+            const v rate(m.rate[c]), x(m.x[c]);
+            v sum(R(0));
+            const auto advance = [&](auto states) __attribute__((always_inline)) {
+                const auto load = [&](const auto* p, index stride) __attribute__((always_inline)) {
+                    return Contiguous ? states.load(p) : states.load(p, stride);
+                };
+                const v next = update_state<Arch, Tied, R>(load(h, m.h_state), Tied ? v(R(0)) : load(A, m.A_state), rate,
+                                                           x * load(m.B, m.B_state));
+                Contiguous ? states.store(next, h) : states.store(next, h, m.h_state);
+                sum = multiply_add(states.keep(next), load(m.C, m.C_state), sum);
+            };
+            if constexpr (OneRegister) {
+                advance(lane_range<R, Arch, true>{});
+            } else {
+                for_each_lanes<R, Arch>(m.state, advance);
             }
-        };
-        advance(std::integral_constant<index, 8>{});  // more run out of general registers for the rows' addresses
-        advance(std::integral_constant<index, 1>{});
+            sums[i] = sum;
+        }
         range.store(sum_each<R, Arch>(sums), y);
     });
+}
+
+/// The same for a state whose channels are neighbours in memory: the lanes run along the channels, and nothing is summed across
+/// them.
+template <class Arch, bool Tied, class T>
+[[gnu::noinline, gnu::flatten]] void update_along_channels(const state_update_block<T>& block, index channels, compute_t<T>* y)
+{
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    const state_update_block<T> m = block;
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        const v rate = range.load(m.rate), x = range.load(m.x);
+        v sum(R(0));
+        for (index i = 0; i < m.state; ++i) {
+            R* const h = m.h + i * m.h_state;
+            const v A = Tied ? v(R(0)) : range.load(m.A + i * m.A_state);
+            const v next = update_state<Arch, Tied, R>(range.load(h), A, rate, x * v(static_cast<R>(m.B[i * m.B_state])));
+            range.store(next, h);
+            sum = multiply_add(next, v(static_cast<R>(m.C[i * m.C_state])), sum);
+        }
+        range.store(sum, y);
+    });
+}
+
+template <class Arch, bool Tied, class T>
+void update_states(const state_update_block<T>& m, index channels, compute_t<T>* y)
+{
+    if (m.h_channel == 1 && m.h_state != 1 && (Tied || m.A_channel == 1)) {
+        return update_along_channels<Arch, Tied, T>(m, channels, y);
+    }
+    const bool contiguous = m.h_state == 1 && m.B_state == 1 && m.C_state == 1 && (Tied || m.A_state == 1);
+    const auto update = !contiguous                                   ? update_along_states<Arch, Tied, false, false, T>
+                        : m.state == lanes<compute_t<T>, Arch> ? update_along_states<Arch, Tied, true, true, T>
+                                                                      : update_along_states<Arch, Tied, true, false, T>;
+    update(m, channels, y);
 }
 
 /// The most channels handled at once: preparing and finishing them in one go hides the latency of softplus and silu.
 inline constexpr index update_chunk = 256;
 
+/// A row of an array as the kernel computes with it: where it lies, or a copy in `memory`.
+template <class Arch, class R, class E>
+const R* compute_row(const E* p, index stride, index count, R* memory)
+{
+    if constexpr (std::is_same_v<E, R>) {
+        if (stride == 1) return p;
+    }
+    for_each_lanes<R, Arch>(count, [&](auto range) { range.store(range.load(p, stride), memory); });
+    return memory;
+}
+
+/// rate <- softplus(delta + bias) log2(e), or without either, and x <- that step u.
+template <class Arch, bool Softplus, bool Biased, class R>
+[[gnu::noinline, gnu::flatten]] void prepare_step(const R* delta, const R* u, const R* bias, index count, R* rate, R* x)
+{
+    for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
+        const auto raw = Biased ? range.load(delta) + range.load(bias) : range.load(delta);
+        const auto step = Softplus ? softplus(raw) : raw;
+        range.store(step * vec<R, Arch>(R(log2_e)), rate);
+        range.store(step * range.load(u), x);
+    });
+}
+
+/// out <- (y + D u) silu(z), or without either.
+template <class Arch, bool Skip, bool Gated, class R>
+[[gnu::noinline, gnu::flatten]] void finish_step(const R* y, const R* D, const R* u, const R* z, index count, R* out)
+{
+    for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
+        auto value = range.load(y);
+        if constexpr (Skip) value = multiply_add(range.load(D), range.load(u), value);
+        if constexpr (Gated) value *= silu(range.load(z));
+        range.store(value, out);
+    });
+}
+
 /// One step of channels c0 ... c0 + count - 1 of a head, all of one group.
 template <class Arch, class T>
-[[gnu::flatten]] void update_chunk_of_head(const selective_state_update_args<T>& a, index b, index entry, index head,
-                                           index group, index c0, index count, bool tied, bool contiguous)
+void update_chunk_of_head(const selective_state_update_args<T>& a, index b, index entry, index head, index group, index c0,
+                          index count, bool tied)
 {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
-    alignas(64) R rate[update_chunk], x[update_chunk], sums[update_chunk];
-    const T* const u = a.u.pointer(b, head, c0);
-    const T* const delta = a.delta.pointer(b, head, c0);
-    const R* const bias = a.delta_bias.data() ? a.delta_bias.pointer(head, c0) : nullptr;
-    const v A_tied(tied && a.A.extent(2) ? *a.A.pointer(head) : R(0));
-    for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
-        v step = range.load(delta, a.delta.stride(2));
-        if (bias) step += range.load(bias, a.delta_bias.stride(1));
-        if (a.delta_softplus) step = softplus(step);
-        const v exponent = step * v(R(log2_e));
-        range.store(tied ? fast_exp2(exponent * A_tied) : exponent, rate);
-        range.store(step * range.load(u, a.u.stride(2)), x);
+    alignas(64) R rate[update_chunk], x[update_chunk], y[update_chunk], copy[3][update_chunk];
+    const auto row = [&](const auto* p, index stride, R* memory) {
+        return p ? compute_row<Arch>(p, stride, count, memory) : nullptr;
+    };
+    const auto channels_of = [&](const view<const R, 2>& v) { return v.data() ? v.pointer(head, c0) : nullptr; };
+    const R* const u = row(a.u.pointer(b, head, c0), a.u.stride(2), copy[0]);
+    const R* const bias = row(channels_of(a.delta_bias), a.delta_bias.stride(1), copy[1]);
+    with_constants(a.delta_softplus, bias != nullptr, [&](auto softplus, auto biased) {
+        prepare_step<Arch, softplus, biased>(row(a.delta.pointer(b, head, c0), a.delta.stride(2), copy[2]), u, bias, count, rate,
+                                             x);
     });
+    if (tied) {
+        const v A(a.A.extent(2) ? *a.A.pointer(head) : R(0));
+        for (index i = 0; i < count; i += lanes<R, Arch>) fast_exp2(v::load_aligned(rate + i) * A).store_aligned(rate + i);
+    }
 
     const state_update_block<T> block{.h = a.h.pointer(entry, head, c0),
                                       .h_channel = a.h.stride(2),
@@ -115,19 +180,16 @@ template <class Arch, class T>
                                       .state = a.h.extent(3),
                                       .rate = rate,
                                       .x = x};
-    const auto update = tied ? (contiguous ? update_states<Arch, true, true, T> : update_states<Arch, true, false, T>)
-                             : (contiguous ? update_states<Arch, false, true, T> : update_states<Arch, false, false, T>);
-    update(block, count, sums);
+    tied ? update_states<Arch, true>(block, count, y) : update_states<Arch, false>(block, count, y);
 
-    const R* const D = a.D.data() ? a.D.pointer(head, c0) : nullptr;
-    const T* const z = a.z.data() ? a.z.pointer(b, head, c0) : nullptr;
+    const R* const D = row(channels_of(a.D), a.D.stride(1), copy[1]);
+    const R* const z = row(a.z.data() ? a.z.pointer(b, head, c0) : nullptr, a.z.stride(2), copy[2]);
     T* const out = a.y.pointer(b, head, c0);
-    for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
-        v y = range.load(sums);
-        if (D) y = xsimd::fma(range.load(D, a.D.stride(1)), range.load(u, a.u.stride(2)), y);
-        if (z) y *= silu(range.load(z, a.z.stride(2)));
-        range.store(y, out, a.y.stride(2));
+    const bool in_place = std::is_same_v<T, R> && a.y.stride(2) == 1;
+    with_constants(D != nullptr, z != nullptr, [&](auto skip, auto gated) {
+        finish_step<Arch, skip, gated>(y, D, u, z, count, in_place ? reinterpret_cast<R*>(out) : y);
     });
+    if (!in_place) for_each_lanes<R, Arch>(count, [&](auto range) { range.store(range.load(y), out, a.y.stride(2)); });
 }
 
 }  // namespace detail
@@ -146,7 +208,6 @@ void selective_state_update(const selective_state_update_args<T>& a, Exec&& exec
     // Mamba-2: one rate a head and one step size a head make one decay.
     const bool tied = a.A.stride(1) == 0 && a.A.stride(2) == 0 && a.delta.stride(2) == 0 &&
                       (a.delta_bias.data() == nullptr || a.delta_bias.stride(1) == 0);
-    const bool contiguous = (a.h.stride(3) == 1 && a.B.stride(2) == 1 && a.C.stride(2) == 1 && (tied || a.A.stride(2) == 1));
     run_tasks(exec, static_cast<std::size_t>(batch * nheads * parts), [&](std::size_t task, std::size_t) {
         const flush_denormals guard;
         const index part = static_cast<index>(task) % parts, row = static_cast<index>(task) / parts;
@@ -160,7 +221,7 @@ void selective_state_update(const selective_state_update_args<T>& a, Exec&& exec
             if (entry < 0) {
                 for (index i = c; i < c + count; ++i) a.y(b, head, i) = T(compute_t<T>(0));
             } else {
-                update_chunk_of_head<Arch>(a, b, entry, head, group, c, count, tied, contiguous);
+                update_chunk_of_head<Arch>(a, b, entry, head, group, c, count, tied);
             }
             c += count;
         }

@@ -253,7 +253,7 @@ template <class T, class Arch>
         const v s = r * polynomial(r2, 3.14159274f, -5.16770983f, 2.55006981f, -0.598242104f, 0.0775603876f);
         const v c = polynomial(r2, 1.0f, -4.93480206f, 4.05870963f, -1.33521605f, 0.234953925f, -0.0244206991f);
         const v twice = s + s;
-        return {xsimd::fnma(twice, s, v(1.0f)), twice * c};
+        return {multiply_add(-twice, s, v(1.0f)), twice * c};
     } else {
         const auto [sine, cosine] = xsimd::sincos(r * v(6.283185307179586477));
         return {cosine, sine};

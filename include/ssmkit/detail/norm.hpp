@@ -290,13 +290,13 @@ group_moments<typename Layout::v> moments_of_group(const Layout& along, const R*
         along.for_each_cell_in_turn(first, count, [&](auto cell, auto part) {
             const v x = cell.counted(cell.kept(values) - m.centre);
             sum[part] += x;
-            squares[part] = xsimd::fma(x, x, squares[part]);
+            squares[part] = multiply_add(x, x, squares[part]);
         });
         m.mean = sum.mean(count);
     } else {
         along.for_each_cell_in_turn(first, count, [&](auto cell, auto part) {
             const v x = cell.kept(values);
-            squares[part] = xsimd::fma(x, x, squares[part]);
+            squares[part] = multiply_add(x, x, squares[part]);
         });
     }
     m.square = squares.mean(count);
@@ -312,7 +312,7 @@ struct group_norm {
     template <class Cell, class R>
     V operator()(const Cell& cell, const R* values) const
     {
-        return xsimd::fma(cell.kept(values) - centre, r, shift);
+        return multiply_add(cell.kept(values) - centre, r, shift);
     }
 };
 
@@ -367,7 +367,7 @@ template <class V>
 struct group_gradient {
     V mean_nw, mean_w, r;
 
-    V operator()(const V& n, const V& w) const { return (xsimd::fnma(n, mean_nw, w) - mean_w) * r; }
+    V operator()(const V& n, const V& w) const { return (multiply_add(-n, mean_nw, w) - mean_w) * r; }
 };
 
 /// d: scratch memory, the gradient of the normalised values before the weight is applied.
@@ -380,7 +380,7 @@ group_gradient<typename Layout::v> gradient_of_group(const Layout& along, const 
     group_sum<Layout> nw, w;
     along.for_each_cell_in_turn(first, count, [&](auto cell, auto part) {
         const v x = cell.kept(d) * cell.load(weight);
-        nw[part] = xsimd::fma(cell.counted(norm(cell, values)), x, nw[part]);
+        nw[part] = multiply_add(cell.counted(norm(cell, values)), x, nw[part]);
         w[part] += x;
     });
     return {nw.mean(count), layer ? w.mean(count) : v(R(0)), norm.r * norm.scale};

@@ -51,8 +51,8 @@ template <class Arch, class R, bool Output, bool BPerLane, bool CPerLane, std::s
         v y = Output ? load<R, Arch>(y_before) : v(R(0));
         const auto advance = [&](auto i) {
             const v decay = fast_exp2(delta * load<R, Arch>(run.rates + i * n));
-            h[i] = xsimd::fma(decay, h[i], x * coefficient<Arch, R, BPerLane>(B, i));
-            if constexpr (Output) y = xsimd::fma(coefficient<Arch, R, CPerLane>(C, i), h[i], y);
+            h[i] = multiply_add(decay, h[i], x * coefficient<Arch, R, BPerLane>(B, i));
+            if constexpr (Output) y = multiply_add(coefficient<Arch, R, CPerLane>(C, i), h[i], y);
         };
         (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
         if constexpr (Output) y.store_unaligned(run.y + s * n);
@@ -78,12 +78,12 @@ template <class Arch, class R, bool Output, bool BPerLane, bool CPerLane, std::s
             const v size = fast_exp2(delta * load<R, Arch>(rate));
             const auto [cosine, sine] = cos_sin_of_turns(delta, load<R, Arch>(rate + n), load<R, Arch>(rate + 2 * n));
             const v a = size * cosine, b = size * sine;
-            const v next = xsimd::fma(a, re[i], xsimd::fnma(b, im[i], x * coefficient<Arch, R, BPerLane>(B, 2 * i)));
-            im[i] = xsimd::fma(a, im[i], xsimd::fma(b, re[i], x * coefficient<Arch, R, BPerLane>(B, 2 * i + 1)));
+            const v next = multiply_add(a, re[i], multiply_add(-b, im[i], x * coefficient<Arch, R, BPerLane>(B, 2 * i)));
+            im[i] = multiply_add(a, im[i], multiply_add(b, re[i], x * coefficient<Arch, R, BPerLane>(B, 2 * i + 1)));
             re[i] = next;
             if constexpr (Output) {
-                y = xsimd::fma(coefficient<Arch, R, CPerLane>(C, 2 * i), re[i],
-                               xsimd::fnma(coefficient<Arch, R, CPerLane>(C, 2 * i + 1), im[i], y));
+                y = multiply_add(coefficient<Arch, R, CPerLane>(C, 2 * i), re[i],
+                               multiply_add(-coefficient<Arch, R, CPerLane>(C, 2 * i + 1), im[i], y));
             }
         };
         (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
@@ -98,8 +98,9 @@ template <class Arch, class Param, bool Output, class R, bool BPerLane, bool CPe
 void scan_all_states(scan_run<R> run, index state)
 {
     constexpr index n = lanes<R, Arch>, k = components<Param>;
-    // Real states in registers: 16 of 32, or 4 of 16 (8 spill). Complex ones take two, and their cosines more besides.
-    constexpr index most = is_complex<Param> ? (many_registers<Arch> ? 4 : 2) : (many_registers<Arch> ? 16 : 4);
+    // 16 real states lie in half of 32 registers; 16 registers spill them, which costs less than a further pass over y.
+    // Complex ones take two registers each, and their cosines more besides.
+    constexpr index most = !is_complex<Param> ? 16 : many_registers<Arch> ? 4 : 2;
     const auto advance = [&]<index N>(std::integral_constant<index, N>) {
         for (; state >= N; state -= N) {
             constexpr auto states = std::make_index_sequence<static_cast<std::size_t>(N)>{};
@@ -119,16 +120,6 @@ void scan_all_states(scan_run<R> run, index state)
     advance(std::integral_constant<index, most>{});
     if constexpr (most > 4) advance(std::integral_constant<index, 4>{});
     if constexpr (most > 1) advance(std::integral_constant<index, 1>{});
-}
-
-/// Calls f with two booleans as compile-time constants.
-template <class F>
-void with_constants(bool first, bool second, F&& f)
-{
-    using yes = std::true_type;
-    using no = std::false_type;
-    if (first) return second ? f(yes{}, yes{}) : f(yes{}, no{});
-    return second ? f(no{}, yes{}) : f(no{}, no{});
 }
 
 template <class Arch, class Param, class R>

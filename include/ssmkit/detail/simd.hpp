@@ -264,6 +264,16 @@ template <index N, class F>
     }(std::make_integer_sequence<index, N>{});
 }
 
+/// Calls f with two booleans as compile-time constants.
+template <class F>
+void with_constants(bool first, bool second, F&& f)
+{
+    using yes = std::true_type;
+    using no = std::false_type;
+    if (first) return second ? f(yes{}, yes{}) : f(yes{}, no{});
+    return second ? f(no{}, yes{}) : f(no{}, no{});
+}
+
 // ---- Arithmetic that xsimd lacks ------------------------------------------------------------------------------------
 
 /// a * b + c, rounded once where the instruction set can. xsimd 8.1 has no such operation for AVX-512: its xsimd::fma is
@@ -388,16 +398,34 @@ template <class T, class Arch>
     });
 }
 
-/// The sums of the lanes of each of r[0] ... r[lanes - 1], side by side; r is used up.
+/// The blocks of `Block` lanes with even numbers (Odd = 0) or odd ones (1) of a and of b, in groups of `Group` blocks: within
+/// each group first a's, then b's.
+template <index Block, index Group, index Odd, class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> every_second_block(const vec<T, Arch>& a, const vec<T, Arch>& b)
+{
+    using reg = typename vec<T, Arch>::register_type;
+    constexpr index n = lanes<T, Arch>, half = Block * Group / 2;
+    return [&]<index... L>(std::integer_sequence<index, L...>) {
+        const reg x = a, y = b;
+        return vec<T, Arch>(reg(__builtin_shufflevector(
+            x, y,
+            static_cast<int>((L & half ? n : 0) + L / (2 * half) * (2 * half) +  // which of the two, and where its group begins
+                             (2 * (L % half / Block) + Odd) * Block + L % Block)...)));
+    }(std::make_integer_sequence<index, n>{});
+}
+
+/// The sums of the lanes of each of r[0] ... r[lanes - 1], side by side; r is used up. Neighbours are added first within the
+/// 128 bits that shuffle cheaply, then across them.
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> sum_each(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
 {
-    constexpr index n = lanes<T, Arch>;
-    for_each_block_size<T, Arch>([&](auto block) {
+    constexpr index n = lanes<T, Arch>, cheap = 16 / static_cast<index>(sizeof(T));
+    for_each_block_size<T, Arch>([&](auto distance) {
+        constexpr index block = distance < cheap ? 1 : cheap, group = distance < cheap ? cheap : n / cheap;
         unrolled<n>([&](auto i) {
-            if constexpr (i % (2 * block) == 0) {
-                swap_blocks<block, T, Arch>(r[i], r[i + block]);
-                r[i] += r[i + block];
+            if constexpr (i % (2 * distance) == 0) {
+                r[i] = every_second_block<block, group, 0>(r[i], r[i + distance]) +
+                       every_second_block<block, group, 1>(r[i], r[i + distance]);
             }
         });
     });

@@ -78,15 +78,6 @@ struct conv_backward_plan {
     }
 };
 
-/// silu'(x) = s (1 + x (1 - s)), s = 1 / (1 + 2^(-x log2 e)).
-template <class R, class Arch>
-[[gnu::always_inline]] inline vec<R, Arch> conv_silu_derivative(const vec<R, Arch>& x)
-{
-    using v = vec<R, Arch>;
-    const v s = v(R(1)) / (v(R(1)) + fast_exp2(x * v(conv_scale<R>(true))));
-    return s * multiply_add(x, v(R(1)) - s, v(R(1)));
-}
-
 /// The tokens that a block of tiles holds: row i of e is token first - (width - 1) + i.
 template <class T>
 struct conv_block {
@@ -124,7 +115,7 @@ template <class Arch, index Width, class T, class R>
             if (packed && !block.reads(t, t + j - past)) continue;
             p = multiply_add(at(taps, j), at(x, i + j), p);
         }
-        store(load<R, Arch>(own) * conv_silu_derivative(p), own);
+        store(load<R, Arch>(own) * silu_derivative(p), own);
     }
 
     if (sums) {

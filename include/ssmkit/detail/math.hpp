@@ -75,53 +75,47 @@ constexpr float_table<Arch> powers_of_2()
     return table;
 }
 
-/// scale * 2^n * (1 + f tail / scale) for |n| <= 128. Infinity from n = 128, 0 for n = -127. Exponents are rounded to the
-/// nearest entry of the table, so that decays close to 1, whose errors gather over thousands of steps, are the most accurate.
+/// 2^n (1 + f tail) for |n| <= 128. Infinity from n = 128, 0 for n = -127. Exponents are rounded to the nearest entry of the
+/// table, so that decays close to 1, whose errors gather over thousands of steps, are the most accurate.
 template <class Arch>
 [[gnu::always_inline]] inline vec<float, Arch> scaled_power(const table_position<Arch>& n, const vec<float, Arch>& f,
-                                                           const vec<float, Arch>& tail, float scale)
+                                                           const vec<float, Arch>& tail)
 {
     using v = vec<float, Arch>;
     static constexpr auto table = powers_of_2<Arch>();
     if constexpr (scales_exponents<Arch>) {
         const v power = look_up<Arch>(table, n.bits);
-        return scale_by_floor(multiply_add(power, f * tail, scale == 1.0f ? power : power * v(scale)), n.value);
+        return scale_by_floor(multiply_add(power, f * tail, power), n.value);
     } else {
         constexpr int shift = 23 - std::countr_zero(static_cast<unsigned>(table_entries<Arch>));
         const auto power = (bit_cast<std::int32_t>(n.bits) << shift) + bit_cast<std::int32_t>(look_up<Arch>(table, n.bits));
-        return bit_cast<float>(power) * multiply_add(f, tail, v(scale));
+        return bit_cast<float>(power) * multiply_add(f, tail, v(1.0f));
     }
 }
 
-/// scale * 2^z. float: at most 2.5 ulp, exactly scale at 0, zero below z = -126 if subnormal numbers are flushed, infinity
-/// from z = 127.5 or 128. The decay of the scans: rates are multiplied by log2_e once, which saves every step a
-/// multiplication.
+/// 2^z. float: at most 2.5 ulp, exactly 1 at 0, zero below z = -126 if subnormal numbers are flushed, infinity from z = 127.5
+/// or 128. The decay of the scans: rates are multiplied by log2_e once, which saves every step a multiplication.
 template <class T, class Arch>
-[[gnu::always_inline]] inline vec<T, Arch> fast_exp2(const vec<T, Arch>& z, std::type_identity_t<T> scale = 1)
+[[gnu::always_inline]] inline vec<T, Arch> fast_exp2(const vec<T, Arch>& z)
 {
-    if constexpr (std::is_same_v<T, float>) {
-        using v = vec<float, Arch>;
-        const float s = scale;
-        if constexpr (scales_exponents<Arch>) {
-            const table_position<Arch> n(z + v(table_position<Arch>::magic));
-            const v f = distance_to_32nd(z);
-            return scaled_power(n, f, polynomial(f, s * 0.6931573f, s * 0.24022642f), s);  // 5.3e-8 relative
-        } else {
-            // With the bound first, the x86 minimum and maximum return a NaN in z.
-            const v bounded = xsimd::max(v(-127.0f), xsimd::min(v(128.0f), z));
-            const table_position<Arch> n(bounded + v(table_position<Arch>::magic));
-            const v f = bounded - n.value;
-            if constexpr (table_entries<Arch> == 8) {
-                return scaled_power(n, f, polynomial(f, s * 0.69314724f, s * 0.24025752f, s * 0.055489004f), s);  // 2.6e-8
-            } else {
-                return scaled_power(n, f,
-                                    polynomial(f, s * 0.693147f, s * 0.24022247f, s * 0.055507112f, s * 0.009671294f,
-                                               s * 0.0013269406f),
-                                    s);  // 9.3e-8
-            }
-        }
+    if constexpr (!std::is_same_v<T, float>) {
+        return xsimd::exp2(z);
+    } else if constexpr (scales_exponents<Arch>) {
+        const table_position<Arch> n(z + vec<T, Arch>(table_position<Arch>::magic));
+        const vec<T, Arch> f = distance_to_32nd(z);
+        return scaled_power(n, f, polynomial(f, 0.6931573f, 0.24022642f));  // relative error 5.3e-8
     } else {
-        return vec<T, Arch>(scale) * xsimd::exp2(z);
+        using v = vec<T, Arch>;
+        // With the bound first, the x86 minimum and maximum return a NaN in z.
+        const v bounded = xsimd::max(v(-127.0f), xsimd::min(v(128.0f), z));
+        const table_position<Arch> n(bounded + v(table_position<Arch>::magic));
+        const v f = bounded - n.value;
+        if constexpr (table_entries<Arch> == 8) {
+            return scaled_power(n, f, polynomial(f, 0.69314724f, 0.24025752f, 0.055489004f));  // 2.6e-8
+        } else {
+            return scaled_power(
+                n, f, polynomial(f, 0.693147f, 0.24022247f, 0.055507112f, 0.009671294f, 0.0013269406f));  // 9.3e-8
+        }
     }
 }
 
@@ -137,13 +131,12 @@ template <class T, class Arch>
         // f = x - n ln 2 in two steps (Cody and Waite), the first one exact: n has 13 bits, the constant 10.
         const v f = multiply_add(n.value, v(2.12194440e-4f), multiply_add(n.value, v(-0.693359375f), bounded));
         if constexpr (table_entries<Arch> == 32) {
-            return scaled_power(n, f, polynomial(f, 1.0000147f, 0.50000167f), 1.0f);  // relative error 5.3e-8
+            return scaled_power(n, f, polynomial(f, 1.0000147f, 0.50000167f));  // relative error 5.3e-8
         } else if constexpr (table_entries<Arch> == 8) {
-            return scaled_power(n, f, polynomial(f, 1.0f, 0.5000645f, 0.16666882f), 1.0f);  // 2.6e-8
+            return scaled_power(n, f, polynomial(f, 1.0f, 0.5000645f, 0.16666882f));  // 2.6e-8
         } else {
             return scaled_power(
-                n, f, short_polynomial(f, 1.0f, 0.49999994f, 0.16666523f, 0.041668292f, 0.008368532f, 0.0013818296f),
-                1.0f);  // 3.1e-9
+                n, f, short_polynomial(f, 1.0f, 0.49999994f, 0.16666523f, 0.041668292f, 0.008368532f, 0.0013818296f));  // 3.1e-9
         }
     } else {
         return xsimd::exp(x);
@@ -200,7 +193,7 @@ template <class T, class Arch>
 {
     using v = vec<T, Arch>;
     const v e = fast_exp(minus_abs(x));
-    return xsimd::select(x < v(T(0)), e, v(T(1))) / (v(T(1)) + e);
+    return xsimd::select(x < v(T(0)), e, v(T(1))) * inverse(v(T(1)) + e);
 }
 
 /// The derivative of softplus: sigmoid(x) up to 20, 1 beyond.
@@ -222,9 +215,9 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
-    const v e = fast_exp(minus_abs(x)), one(T(1)), reciprocal = one / (one + e);
+    const v e = fast_exp(minus_abs(x)), one(T(1)), over = inverse(one + e);
     const auto negative = x < v(T(0));
-    const v s = xsimd::select(negative, e, one) * reciprocal, rest = xsimd::select(negative, one, e) * reciprocal;
+    const v s = xsimd::select(negative, e, one) * over, rest = xsimd::select(negative, one, e) * over;
     return s * multiply_add(x, rest, one);
 }
 

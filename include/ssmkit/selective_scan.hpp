@@ -7,19 +7,53 @@
 namespace ssmkit {
 namespace detail {
 
-/// Over the rows of a tile: delta <- softplus(delta + bias), x, which holds u, <- delta u, and y <- D u.
+/// What a step of some channels takes into the recurrence: delta, x = delta u, and y = D u if there is a skip.
 template <class Arch, class R, bool Softplus, bool Skip>
-[[gnu::flatten]] void prepare_steps(R* delta, R* x, R* y, index steps, const vec<R, Arch>& bias, const vec<R, Arch>& D)
+[[gnu::always_inline]] inline void prepare_step(const vec<R, Arch>& raw, const vec<R, Arch>& u, const vec<R, Arch>& bias,
+                                                const vec<R, Arch>& D, R* delta, R* x, R* y)
+{
+    const vec<R, Arch> step = Softplus ? softplus(raw + bias) : raw + bias;
+    store(step, delta);
+    store(step * u, x);
+    if constexpr (Skip) store(D * u, y);
+}
+
+/// The same for the rows of a tile, in place: delta and x hold the inputs.
+template <class Arch, class R, bool Softplus, bool Skip>
+[[gnu::flatten]] void prepare_tile(R* delta, R* x, R* y, index steps, const R* bias, const R* D)
 {
     constexpr index n = lanes<R, Arch>;
+    const auto bias_lanes = load<R, Arch>(bias), D_lanes = load<R, Arch>(D);
     for (index i = 0; i < steps * n; i += n) {
-        const auto raw = load<R, Arch>(delta + i) + bias;
-        const auto step = Softplus ? softplus(raw) : raw;
-        const auto u = load<R, Arch>(x + i);
-        store(step, delta + i);
-        store(step * u, x + i);
-        if constexpr (Skip) store(D * u, y + i);
+        prepare_step<Arch, R, Softplus, Skip>(load<R, Arch>(delta + i), load<R, Arch>(x + i), bias_lanes, D_lanes, delta + i,
+                                              x + i, y + i);
     }
+}
+
+/// The same for one step of neighbouring channels, straight from the inputs' memory.
+template <class Arch, class R, bool Softplus, bool Skip, class E>
+[[gnu::flatten]] void prepare_row(const E* raw, const E* u, index channels, const R* bias, const R* D, R* delta, R* x, R* y,
+                                  index tile)
+{
+    index at = 0;
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        prepare_step<Arch, R, Softplus, Skip>(range.load(raw), range.load(u), load<R, Arch>(bias + range.first),
+                                              load<R, Arch>(D + range.first), delta + at, x + at, y + at);
+        at += tile;
+    });
+}
+
+/// One step's outputs of neighbouring channels: scale times the sum over the states, before and after the gate.
+template <class Arch, class R, bool Gated, class E>
+[[gnu::flatten]] void finish_row(const R* sums, index tile, R scale, const E* z, index channels, E* ungated, E* y)
+{
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        auto value = load<R, Arch>(sums) * vec<R, Arch>(scale);
+        sums += tile;
+        if (ungated) range.store(value, ungated);
+        if constexpr (Gated) value *= silu(range.load(z));
+        range.store(value, y);
+    });
 }
 
 /// Scratch memory of one task of the scan.
@@ -30,6 +64,7 @@ struct scan_scratch {
     R *delta;  // later z
     R *x;      // at first u
     R *y, *rates, *h, *B, *C;
+    R *bias, *D;  // [channels]
 
     scan_scratch(arena& memory, const selective_scan_args<T, Param>& a, const scan_partition& p, index steps)
     {
@@ -38,6 +73,8 @@ struct scan_scratch {
         delta = take(width * steps);
         x = take(width * steps);
         y = take(width * steps);
+        bias = take(width);
+        D = take(width);
         rates = take(width * state * rate_rows<Param>);
         h = take(width * state * components<Param>);
         B = take(coefficient::scratch(state, p.chunk, steps, p.B_per_lane, coefficient::is_constant(a.B)));
@@ -84,12 +121,11 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
     constexpr R output_scale = is_complex<Param> ? 2 : 1;
     scan_coefficient<Arch, R, selective_element_t<T, Param>> B(a.B, visit, a.u.extent(2), p.B_per_lane, m.B);
     scan_coefficient<Arch, R, selective_element_t<T, Param>> C(a.C, visit, a.u.extent(2), p.C_per_lane, m.C);
-    const auto channel_values = [&](const view<const R, 1>& values, index c) {
-        return values.data() == nullptr
-                   ? v(R(0))
-                   : lane_range<R, Arch, false>{c, std::min(n, channels - c)}.load(values.pointer(c0), values.stride(0));
-    };
-
+    for (index i = 0; i < tiles * n; ++i) {
+        const bool real = i < channels;
+        m.bias[i] = real && a.delta_bias.data() ? a.delta_bias[c0 + i] : R(0);
+        m.D[i] = real && skip ? a.D[c0 + i] / output_scale : R(0);
+    }
     load_rates<Arch, R, Param>(a.A, c0, channels, m.rates, rate_tile);
     if (a.initial_state.data()) {
         load_states<Arch, R>(a.initial_state.pointer(b, c0), a.initial_state.stride(1), a.initial_state.stride(2), state,
@@ -115,19 +151,57 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
         return i;
     };
 
-    const auto prepare = a.delta_softplus ? (skip ? prepare_steps<Arch, R, true, true> : prepare_steps<Arch, R, true, false>)
-                                          : (skip ? prepare_steps<Arch, R, false, true> : prepare_steps<Arch, R, false, false>);
+    // Row by row where the channels lie together, as the memory lies; otherwise by way of tiles.
+    const auto prepare = [&](index first, index steps) {
+        with_constants(a.delta_softplus, skip, [&](auto softplus, auto has_D) {
+            if (a.delta.stride(2) == 1 && a.u.stride(2) == 1) {
+                for (index s = first; s < first + steps; ++s) {
+                    const index position = visit.position(s), at = (s - first) * n;
+                    prepare_row<Arch, R, softplus, has_D>(a.delta.pointer(b, position, c0), a.u.pointer(b, position, c0), channels,
+                                                          m.bias, m.D, m.delta + at, m.x + at, m.y + at, tile);
+                }
+                return;
+            }
+            load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
+            load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.x, tile);
+            for (index t = 0; t < tiles; ++t) {
+                prepare_tile<Arch, R, softplus, has_D>(m.delta + t * tile, m.x + t * tile, m.y + t * tile, steps,
+                                                       m.bias + t * n, m.D + t * n);
+            }
+        });
+    };
+    const auto finish = [&](index first, index steps) {
+        const bool gated = a.z.data() != nullptr, both = a.y_ungated.data() != nullptr;
+        if (a.y.stride(2) == 1 && (!gated || a.z.stride(2) == 1) && (!both || a.y_ungated.stride(2) == 1)) {
+            for (index s = first; s < first + steps; ++s) {
+                const index position = visit.position(s);
+                const auto row = gated ? finish_row<Arch, R, true, T> : finish_row<Arch, R, false, T>;
+                row(m.y + (s - first) * n, tile, output_scale, gated ? a.z.pointer(b, position, c0) : nullptr, channels,
+                    both ? a.y_ungated.pointer(b, position, c0) : nullptr, a.y.pointer(b, position, c0));
+            }
+            return;
+        }
+        const auto for_each_row = [&](auto&& f) {
+            for (index t = 0; t < tiles; ++t) {
+                for (index i = t * tile; i < t * tile + steps * n; i += n) f(m.y + i, m.delta + i);
+            }
+        };
+        if (is_complex<Param>) for_each_row([&](R* y, const R*) { store(load<R, Arch>(y) * v(output_scale), y); });
+        if (both) store_steps<Arch, R>(m.y, tile, a.y_ungated, b, visit, first, steps, c0, channels);
+        if (gated) {
+            load_steps<Arch, R>(a.z, b, visit, first, steps, c0, channels, m.delta, tile);
+            for_each_row([&](R* y, const R* z) { store(load<R, Arch>(y) * silu(load<R, Arch>(z)), y); });
+        }
+        store_steps<Arch, R>(m.y, tile, a.y, b, visit, first, steps, c0, channels);
+    };
     for (index first = 0; first < length; first += plan.steps) {
         const index steps = std::min(plan.steps, length - first), end = first + steps;
-        load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
-        load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.x, tile);
+        prepare(first, steps);
         B.enter_block(first, steps);
         C.enter_block(first, steps);
         index emitted = snapshot;
         for (index t = 0; t < tiles; ++t) {
             R *const delta = m.delta + t * tile, *const x = m.x + t * tile, *const y = m.y + t * tile;
-            const v bias = channel_values(a.delta_bias, t * n), D = channel_values(a.D, t * n) * v(R(1) / output_scale);
-            prepare(delta, x, y, steps, bias, D);
             B.enter_tile(t * n);
             C.enter_tile(t * n);
             emitted = snapshot;
@@ -163,19 +237,7 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
             }
         }
         if (state == 0 && !skip) std::fill_n(m.y, tiles * tile, R(0));
-        if constexpr (is_complex<Param>) {
-            for (index i = 0; i < tiles * tile; i += n) store(load<R, Arch>(m.y + i) * v(output_scale), m.y + i);
-        }
-        if (a.y_ungated.data()) store_steps<Arch, R>(m.y, tile, a.y_ungated, b, visit, first, steps, c0, channels);
-        if (a.z.data()) {
-            load_steps<Arch, R>(a.z, b, visit, first, steps, c0, channels, m.delta, tile);
-            for (index t = 0; t < tiles; ++t) {
-                for (index i = t * tile; i < t * tile + steps * n; i += n) {
-                    store(load<R, Arch>(m.y + i) * silu(load<R, Arch>(m.delta + i)), m.y + i);
-                }
-            }
-        }
-        store_steps<Arch, R>(m.y, tile, a.y, b, visit, first, steps, c0, channels);
+        finish(first, steps);
         snapshot = emitted;
     }
     for (index t = 0; t < tiles; ++t) {
@@ -189,7 +251,7 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
 }  // namespace detail
 
 /// Bytes of scratch memory with which selective_scan(a) runs on any resource of at most this concurrency. One thread takes
-/// 4 (48 + 2 state) bytes a channel of float, of at most 1536 channels, whatever the length; several together take about as
+/// 4 (50 + 2 state) bytes a channel of float, of at most 1536 channels, whatever the length; several together take about as
 /// much.
 template <class Arch = xsimd::default_arch, class T, class Param>
 std::size_t selective_scan_workspace_size(const selective_scan_args<T, Param>& a, std::size_t concurrency = 1)

@@ -207,15 +207,24 @@ private:
 
     bool reset(index step) const { return f_.reset.data() && f_.reset(b_, visit_.position(step)); }
 
-    /// Step sizes and inputs of one tile of channels, from what was loaded.
+    /// Step sizes and inputs of one tile of channels, from what was loaded. The derivative of the step size takes the place of
+    /// what it was made from.
     void prepare(index t, index steps) const
     {
+        f_.delta_softplus ? prepare_tile<true>(t, steps) : prepare_tile<false>(t, steps);
+    }
+
+    template <bool Softplus>
+    [[gnu::flatten]] void prepare_tile(index t, index steps) const
+    {
         const v bias = channel_values(f_.delta_bias, t * n);
+        R *const delta = m_.delta + t * tile, *const u = m_.u + t * tile;
         for (index i = 0; i < steps * n; i += n) {
-            const v raw = load<R, Arch>(m_.delta + t * tile + i) + bias;
-            const v delta = f_.delta_softplus ? softplus(raw) : raw;
-            store(delta, m_.tile.delta + i);
-            store(delta * load<R, Arch>(m_.u + t * tile + i), m_.tile.x + i);
+            const v raw = load<R, Arch>(delta + i) + bias;
+            const auto step = Softplus ? softplus_with_derivative(raw) : value_and_derivative<R, Arch>{raw, v(R(1))};
+            store(step.value, m_.tile.delta + i);
+            store(step.value * load<R, Arch>(u + i), m_.tile.x + i);
+            store(step.derivative, delta + i);
         }
     }
 
@@ -347,12 +356,19 @@ private:
         }
     }
 
-    /// dp = dy silu(z)
-    void scale_by_gate(index t, index steps) const
+    /// dp = dy silu(z); dy silu'(z) takes the place of z.
+    [[gnu::flatten]] void scale_by_gate(index t, index steps) const
     {
+        const R* const dy = m_.dy + t * tile;
+        if (!f_.z.data()) {
+            std::copy_n(dy, steps * n, m_.tile.dp);
+            return;
+        }
+        R* const z = m_.z + t * tile;
         for (index i = 0; i < steps * n; i += n) {
-            const v dy = load<R, Arch>(m_.dy + t * tile + i);
-            store(f_.z.data() ? dy * silu(load<R, Arch>(m_.z + t * tile + i)) : dy, m_.tile.dp + i);
+            const auto gate = silu_with_derivative(load<R, Arch>(z + i));
+            store(load<R, Arch>(dy + i) * gate.value, m_.tile.dp + i);
+            store(load<R, Arch>(dy + i) * gate.derivative, z + i);
         }
     }
 
@@ -396,21 +412,16 @@ private:
         }
     }
 
-    /// From the sums over the states to du, ddelta and dz, in place of u, delta and z.
-    void finish(index t, index steps)
+    /// From the sums over the states to du, ddelta and dz, in place of u and of the derivatives of delta and of the gate.
+    [[gnu::flatten]] void finish(index t, index steps)
     {
-        const v bias = channel_values(f_.delta_bias, t * n), D = channel_values(f_.D, t * n);
+        const v D = channel_values(f_.D, t * n);
         v dD = load<R, Arch>(plan_.dD + slot_ + t * n), dbias = load<R, Arch>(plan_.ddelta_bias + slot_ + t * n);
         for (index i = 0; i < steps * n; i += n) {
             const index at = t * tile + i;
-            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i), raw = load<R, Arch>(m_.delta + at) + bias;
-            const v input = load<R, Arch>(m_.tile.input + i);
-            v ddelta = multiply_add(u, input, load<R, Arch>(m_.tile.decay + i));
-            if (f_.delta_softplus) ddelta *= softplus_derivative(raw);
-            if (a_.dz.data()) {
-                const v z = load<R, Arch>(m_.z + at), p = multiply_add(D, u, load<R, Arch>(m_.tile.y + i));
-                store(load<R, Arch>(m_.dy + at) * p * silu_derivative(z), m_.z + at);
-            }
+            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i), input = load<R, Arch>(m_.tile.input + i);
+            const v ddelta = multiply_add(u, input, load<R, Arch>(m_.tile.decay + i)) * load<R, Arch>(m_.delta + at);
+            if (a_.dz.data()) store(multiply_add(D, u, load<R, Arch>(m_.tile.y + i)) * load<R, Arch>(m_.z + at), m_.z + at);
             store(multiply_add(D, dp, load<R, Arch>(m_.tile.delta + i) * input), m_.u + at);
             store(ddelta, m_.delta + at);
             dD = multiply_add(dp, u, dD);

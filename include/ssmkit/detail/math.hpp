@@ -177,48 +177,78 @@ template <class T, class Arch>
     return x | vec<T, Arch>(T(-0.0));
 }
 
-/// log(1 + e^x) up to x = 20, x beyond, as max(x, 0) + log1p(e^-|x|): accurate for every x, a NaN stays one.
+/// A function and its derivative, which share their exponential.
 template <class T, class Arch>
-[[gnu::always_inline]] inline vec<T, Arch> softplus(const vec<T, Arch>& x)
+struct value_and_derivative {
+    vec<T, Arch> value, derivative;
+};
+
+/// e^-|x| and 1 / (1 + e^x), 1 / (1 + e^-x): accurate for every x, exp never sees a positive number.
+template <class T, class Arch>
+struct logistic {
+    vec<T, Arch> exponential, below, above;
+
+    [[gnu::always_inline]] explicit logistic(const vec<T, Arch>& x) : exponential(fast_exp(minus_abs(x)))
+    {
+        const vec<T, Arch> one(T(1)), over = inverse(one + exponential);
+        const auto negative = x < vec<T, Arch>(T(0));
+        above = xsimd::select(negative, exponential, one) * over;
+        below = xsimd::select(negative, one, exponential) * over;
+    }
+};
+
+/// log(1 + e^x) given e = e^-|x|, as max(x, 0) + log1p(e); x beyond x = 20.
+template <class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> softplus_of(const vec<T, Arch>& x, const vec<T, Arch>& e)
 {
     using v = vec<T, Arch>;
-    const v sum = xsimd::max(v(T(0)), x) + log1p_unit(fast_exp(minus_abs(x)));
+    const v sum = xsimd::max(v(T(0)), x) + log1p_unit(e);
     if constexpr (std::is_same_v<T, float>) return sum;  // beyond 20 the logarithm is less than half a unit of x
     return xsimd::select(x > v(T(20)), x, sum);
 }
 
-/// 1 / (1 + e^-x); exp never sees a positive number.
+/// log(1 + e^x) up to x = 20, x beyond: accurate for every x, a NaN stays one.
+template <class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> softplus(const vec<T, Arch>& x)
+{
+    return softplus_of(x, fast_exp(minus_abs(x)));
+}
+
+/// 1 / (1 + e^-x)
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> sigmoid(const vec<T, Arch>& x)
 {
-    using v = vec<T, Arch>;
-    const v e = fast_exp(minus_abs(x));
-    return xsimd::select(x < v(T(0)), e, v(T(1))) * inverse(v(T(1)) + e);
+    return logistic<T, Arch>(x).above;
 }
 
-/// The derivative of softplus: sigmoid(x) up to 20, 1 beyond.
+/// The derivative is sigmoid(x) up to 20, 1 beyond.
 template <class T, class Arch>
-[[gnu::always_inline]] inline vec<T, Arch> softplus_derivative(const vec<T, Arch>& x)
+[[gnu::always_inline]] inline value_and_derivative<T, Arch> softplus_with_derivative(const vec<T, Arch>& x)
 {
     using v = vec<T, Arch>;
-    return xsimd::select(x > v(T(20)), v(T(1)), sigmoid(x));
+    const logistic<T, Arch> l(x);
+    return {softplus_of(x, l.exponential), xsimd::select(x > v(T(20)), v(T(1)), l.above)};
 }
 
+/// x sigmoid(x)
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> silu(const vec<T, Arch>& x)
 {
     return x * sigmoid(x);
 }
 
-/// sigmoid(x) (1 + x sigmoid(-x)). 1 - sigmoid(x) in place of sigmoid(-x) would lose 1e-6 around x = 16.
+/// The derivative is sigmoid(x) (1 + x sigmoid(-x)). 1 - sigmoid(x) in place of sigmoid(-x) would lose 1e-6 around x = 16.
+template <class T, class Arch>
+[[gnu::always_inline]] inline value_and_derivative<T, Arch> silu_with_derivative(const vec<T, Arch>& x)
+{
+    const logistic<T, Arch> l(x);
+    return {x * l.above, l.above * multiply_add(x, l.below, vec<T, Arch>(T(1)))};
+}
+
 template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> silu_derivative(const vec<T, Arch>& x)
 {
-    using v = vec<T, Arch>;
-    const v e = fast_exp(minus_abs(x)), one(T(1)), over = inverse(one + e);
-    const auto negative = x < v(T(0));
-    const v s = xsimd::select(negative, e, one) * over, rest = xsimd::select(negative, one, e) * over;
-    return s * multiply_add(x, rest, one);
+    return silu_with_derivative(x).derivative;
 }
 
 template <class T, class Arch>

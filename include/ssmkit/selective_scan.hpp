@@ -7,42 +7,6 @@
 namespace ssmkit {
 namespace detail {
 
-/// What a step of some channels takes into the recurrence: delta, x = delta u, and y = D u if there is a skip.
-template <class Arch, class R, bool Softplus, bool Skip>
-[[gnu::always_inline]] inline void prepare_step(const vec<R, Arch>& raw, const vec<R, Arch>& u, const vec<R, Arch>& bias,
-                                                const vec<R, Arch>& D, R* delta, R* x, R* y)
-{
-    const vec<R, Arch> step = Softplus ? softplus(raw + bias) : raw + bias;
-    store(step, delta);
-    store(step * u, x);
-    if constexpr (Skip) store(D * u, y);
-}
-
-/// The same for the rows of a tile, in place: delta and x hold the inputs.
-template <class Arch, class R, bool Softplus, bool Skip>
-[[gnu::flatten]] void prepare_tile(R* delta, R* x, R* y, index steps, const R* bias, const R* D)
-{
-    constexpr index n = lanes<R, Arch>;
-    const auto bias_lanes = load<R, Arch>(bias), D_lanes = load<R, Arch>(D);
-    for (index i = 0; i < steps * n; i += n) {
-        prepare_step<Arch, R, Softplus, Skip>(load<R, Arch>(delta + i), load<R, Arch>(x + i), bias_lanes, D_lanes, delta + i,
-                                              x + i, y + i);
-    }
-}
-
-/// The same for one step of neighbouring channels, straight from the inputs' memory.
-template <class Arch, class R, bool Softplus, bool Skip, class E>
-[[gnu::flatten]] void prepare_row(const E* raw, const E* u, index channels, const R* bias, const R* D, R* delta, R* x, R* y,
-                                  index tile)
-{
-    index at = 0;
-    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
-        prepare_step<Arch, R, Softplus, Skip>(range.load(raw), range.load(u), load<R, Arch>(bias + range.first),
-                                              load<R, Arch>(D + range.first), delta + at, x + at, y + at);
-        at += tile;
-    });
-}
-
 /// One step's outputs of neighbouring channels: scale times the sum over the states, before and after the gate.
 template <class Arch, class R, bool Gated, class E>
 [[gnu::flatten]] void finish_row(const R* sums, index tile, R scale, const E* z, index channels, E* ungated, E* y)
@@ -121,11 +85,8 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
     constexpr R output_scale = is_complex<Param> ? 2 : 1;
     scan_coefficient<Arch, R, selective_element_t<T, Param>> B(a.B, visit, a.u.extent(2), p.B_per_lane, m.B);
     scan_coefficient<Arch, R, selective_element_t<T, Param>> C(a.C, visit, a.u.extent(2), p.C_per_lane, m.C);
-    for (index i = 0; i < tiles * n; ++i) {
-        const bool real = i < channels;
-        m.bias[i] = real && a.delta_bias.data() ? a.delta_bias[c0 + i] : R(0);
-        m.D[i] = real && skip ? a.D[c0 + i] / output_scale : R(0);
-    }
+    load_channels(a.delta_bias, c0, channels, tiles * n, R(1), m.bias);
+    load_channels(a.D, c0, channels, tiles * n, R(1) / output_scale, m.D);
     load_rates<Arch, R, Param>(a.A, c0, channels, m.rates, rate_tile);
     if (a.initial_state.data()) {
         load_states<Arch, R>(a.initial_state.pointer(b, c0), a.initial_state.stride(1), a.initial_state.stride(2), state,
@@ -151,25 +112,6 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
         return i;
     };
 
-    // Row by row where the channels lie together, as the memory lies; otherwise by way of tiles.
-    const auto prepare = [&](index first, index steps) {
-        with_constants(a.delta_softplus, skip, [&](auto softplus, auto has_D) {
-            if (a.delta.stride(2) == 1 && a.u.stride(2) == 1) {
-                for (index s = first; s < first + steps; ++s) {
-                    const index position = visit.position(s), at = (s - first) * n;
-                    prepare_row<Arch, R, softplus, has_D>(a.delta.pointer(b, position, c0), a.u.pointer(b, position, c0), channels,
-                                                          m.bias, m.D, m.delta + at, m.x + at, m.y + at, tile);
-                }
-                return;
-            }
-            load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, m.delta, tile);
-            load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, m.x, tile);
-            for (index t = 0; t < tiles; ++t) {
-                prepare_tile<Arch, R, softplus, has_D>(m.delta + t * tile, m.x + t * tile, m.y + t * tile, steps,
-                                                       m.bias + t * n, m.D + t * n);
-            }
-        });
-    };
     const auto finish = [&](index first, index steps) {
         const bool gated = a.z.data() != nullptr, both = a.y_ungated.data() != nullptr;
         if (a.y.stride(2) == 1 && (!gated || a.z.stride(2) == 1) && (!both || a.y_ungated.stride(2) == 1)) {
@@ -196,7 +138,7 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
     };
     for (index first = 0; first < length; first += plan.steps) {
         const index steps = std::min(plan.steps, length - first), end = first + steps;
-        prepare(first, steps);
+        prepare_steps<Arch, R>(a, visit, b, first, steps, c0, channels, m.bias, skip ? m.D : nullptr, m.delta, m.x, m.y, tile);
         B.enter_block(first, steps);
         C.enter_block(first, steps);
         index emitted = snapshot;

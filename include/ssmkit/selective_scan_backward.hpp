@@ -64,6 +64,7 @@ struct backward_scratch {
     using R = compute_t<T>;
     using coefficient = scan_coefficient<Arch, R, selective_element_t<T, Param>>;
     R *delta, *u, *dy, *z;   // [tile][step][lane] as given; later ddelta, du and dz
+    R* bias;                 // [channel] of delta
     R *rates, *h, *carry;    // [tile][state][component][lane]
     R *checkpoints;          // [block of steps][tile][state][component][lane], the state before the block
     R *dB, *dC;              // [step][state][component][lane]
@@ -83,6 +84,7 @@ struct backward_scratch {
         u = take(width * scan_steps);
         dy = take(width * scan_steps);
         z = f.z.data() ? take(width * scan_steps) : nullptr;
+        bias = take(width);
         rates = take(width * state * rate_rows<Param>);
         h = take(width * state * k);
         carry = take(width * state * k);
@@ -158,6 +160,7 @@ public:
 
     void run()
     {
+        load_channels(f_.delta_bias, c0_, channels_, tiles_ * n, R(1), m_.bias);
         load_rates<Arch, R, Param>(f_.A, c0_, channels_, m_.rates, rate_tile_);
         B_.enter_chunk(b_, c0_, channels_);
         C_.enter_chunk(b_, c0_, channels_);
@@ -217,7 +220,7 @@ private:
     template <bool Softplus>
     [[gnu::flatten]] void prepare_tile(index t, index steps) const
     {
-        const v bias = channel_values(f_.delta_bias, t * n);
+        const v bias = load<R, Arch>(m_.bias + t * n);
         R *const delta = m_.delta + t * tile, *const u = m_.u + t * tile;
         for (index i = 0; i < steps * n; i += n) {
             const v raw = load<R, Arch>(delta + i) + bias;
@@ -235,20 +238,19 @@ private:
         for (index first = 0, block = 0; first < length_; first += scan_steps, ++block) {
             std::copy_n(m_.h, tiles_ * state_tile_, m_.checkpoints + block * tiles_ * state_tile_);
             if (first + scan_steps >= length_) break;
-            load_steps<Arch, R>(f_.delta, b_, visit_, first, scan_steps, c0_, channels_, m_.delta, tile);
-            load_steps<Arch, R>(f_.u, b_, visit_, first, scan_steps, c0_, channels_, m_.u, tile);
+            prepare_steps<Arch, R, T, Param>(f_, visit_, b_, first, scan_steps, c0_, channels_, m_.bias, nullptr, m_.delta, m_.u,
+                                             nullptr, tile);
             B_.enter_block(first, scan_steps);
             for (index t = 0; t < tiles_; ++t) {
-                prepare(t, scan_steps);
                 B_.enter_tile(t * n);
                 R* const h = m_.h + t * state_tile_;
                 for (index begin = first, stop; begin < first + scan_steps; begin = stop) {
                     if (reset(begin)) std::fill_n(h, state_tile_, R(0));
                     for (stop = begin + 1; stop < first + scan_steps && !reset(stop);) ++stop;
-                    const index offset = (begin - first) * n;
+                    const index offset = t * tile + (begin - first) * n;
                     const scan_run<R> run{.steps = stop - begin,
-                                          .delta = m_.tile.delta + offset,
-                                          .x = m_.tile.x + offset,
+                                          .delta = m_.delta + offset,
+                                          .x = m_.u + offset,
                                           .y = nullptr,
                                           .y_before = nullptr,
                                           .y_before_step = 0,

@@ -98,6 +98,70 @@ prefetch_rows rows_ahead(const view<E, 3>& array, index b, const visiting_order&
             stride * static_cast<index>(sizeof(E))};
 }
 
+/// Factor times the values of channels c0 ...; zeros where there are none, and behind the last up to `width`.
+template <class R>
+void load_channels(const view<const R, 1>& values, index c0, index channels, index width, R factor, R* to)
+{
+    for (index i = 0; i < width; ++i) to[i] = values.data() && i < channels ? factor * values[c0 + i] : R(0);
+}
+
+/// What a step of some channels takes into the recurrence: delta, x = delta u, and y = D u if there is a skip.
+template <class Arch, class R, bool Softplus, bool Skip>
+[[gnu::always_inline]] inline void prepare_lanes(const vec<R, Arch>& raw, const vec<R, Arch>& u, const R* bias, const R* D,
+                                                 R* delta, R* x, R* y)
+{
+    const vec<R, Arch> biased = raw + load<R, Arch>(bias), step = Softplus ? softplus(biased) : biased;
+    store(step, delta);
+    store(step * u, x);
+    if constexpr (Skip) store(load<R, Arch>(D) * u, y);
+}
+
+/// The same for the rows of a tile, in place: delta and x hold the inputs.
+template <class Arch, class R, bool Softplus, bool Skip>
+[[gnu::flatten]] void prepare_tile(R* delta, R* x, R* y, index steps, const R* bias, const R* D)
+{
+    for (index i = 0; i < steps * lanes<R, Arch>; i += lanes<R, Arch>) {
+        prepare_lanes<Arch, R, Softplus, Skip>(load<R, Arch>(delta + i), load<R, Arch>(x + i), bias, D, delta + i, x + i, y + i);
+    }
+}
+
+/// The same for one step of neighbouring channels, straight from the inputs' memory.
+template <class Arch, class R, bool Softplus, bool Skip, class E>
+[[gnu::flatten]] void prepare_row(const E* raw, const E* u, index channels, const R* bias, const R* D, R* delta, R* x, R* y,
+                                  index tile)
+{
+    index at = 0;
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        prepare_lanes<Arch, R, Softplus, Skip>(range.load(raw), range.load(u), bias + range.first, D + range.first, delta + at,
+                                               x + at, y + at);
+        at += tile;
+    });
+}
+
+/// The same for some steps of a chunk of channels; without a skip, D and y are null. Row by row where the channels lie
+/// together, as the memory lies; otherwise by way of tiles.
+template <class Arch, class R, class T, class Param>
+void prepare_steps(const selective_scan_args<T, Param>& a, const visiting_order& visit, index b, index first, index steps,
+                   index c0, index channels, const R* bias, const R* D, R* delta, R* x, R* y, index tile)
+{
+    constexpr index n = lanes<R, Arch>;
+    with_constants(a.delta_softplus, D != nullptr, [&](auto softplus, auto skip) {
+        if (a.delta.stride(2) == 1 && a.u.stride(2) == 1) {
+            for (index s = first; s < first + steps; ++s) {
+                const index position = visit.position(s), at = (s - first) * n;
+                prepare_row<Arch, R, softplus, skip>(a.delta.pointer(b, position, c0), a.u.pointer(b, position, c0), channels, bias,
+                                                     D, delta + at, x + at, y + at, tile);
+            }
+            return;
+        }
+        load_steps<Arch, R>(a.delta, b, visit, first, steps, c0, channels, delta, tile);
+        load_steps<Arch, R>(a.u, b, visit, first, steps, c0, channels, x, tile);
+        for (index t = 0; t < tiles_for<R, Arch>(channels); ++t) {
+            prepare_tile<Arch, R, softplus, skip>(delta + t * tile, x + t * tile, y + t * tile, steps, bias + t * n, D + t * n);
+        }
+    });
+}
+
 /// Real numbers in an element of Param: 2 for complex ones, kept as neighbouring rows (re, im) of a tile.
 template <class Param>
 inline constexpr index components = is_complex<Param> ? 2 : 1;

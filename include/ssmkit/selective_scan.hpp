@@ -54,14 +54,21 @@ struct scan_plan {
     std::size_t bytes;
 
     scan_plan(const selective_scan_args<T, Param>& a, std::size_t concurrency)
-        // One thread takes rows as long as they come; several get two tasks each, to even out their speeds.
         : steps(a.u.stride(2) == 1 ? scan_steps : scan_steps_time_contiguous),
           channels(partition_channels<Arch>(a, a.u.stride(2) == 1 ? scan_channels : scan_channels_time_contiguous,
-                                            concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1))
+                                            tasks(a, static_cast<index>(concurrency))))
     {
         arena one;
         scan_scratch<Arch, T, Param>(one, a, channels, steps);
         bytes = one.size();
+    }
+
+    /// One thread takes rows as long as they come; several get two tasks each, to even out their speeds, unless those are
+    /// narrower than 256 channels: two threads on four tasks of 64 took longer than one alone.
+    static index tasks(const selective_scan_args<T, Param>& a, index concurrency)
+    {
+        if (concurrency == 1) return 1;
+        return std::clamp(a.u.extent(0) * a.u.extent(2) / 256, concurrency, 2 * concurrency);
     }
 };
 

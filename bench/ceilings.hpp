@@ -12,8 +12,7 @@ namespace bench {
 enum class traffic { read, copy, update };
 
 /// The most that some cores of this machine do, measured in this process by code of our own with the instruction set
-/// that the kernels are built for: the best of many samples, each a millisecond or longer. A floor computed from them
-/// is strict.
+/// that the kernels are built for: the best of many samples, each a millisecond or longer.
 struct ceilings {
     struct arithmetic {
         double fma;  ///< fused multiply-adds per second, counted by elements

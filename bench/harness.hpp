@@ -116,6 +116,8 @@ const std::vector<std::size_t>& thread_counts();
 
 /// What an operation cannot avoid, from its definition: its floor is the larger of the time for the arithmetic and the
 /// time for the bytes, at the ceilings of this machine. Counts are for one call and count elements, not instructions.
+/// Exponentials and multiply-adds are added up, as if one unit did both. A core with pipes of their own for additions (Zen 4)
+/// overlaps them in part: there, a scan can come out a little above its limit, limit_fraction 1.
 struct work {
     double updates = 0;         ///< state updates, or the operation's natural unit
     double token_channels = 0;  ///< tokens times channels, where that means something

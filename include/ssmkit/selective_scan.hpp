@@ -177,10 +177,10 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
                                                  .C = C.at(begin),
                                                  .B_step = B.step(),
                                                  .C_step = C.step(),
-                                                 .ahead = {rows_ahead(a.delta, b, visit, end, c0 + t * n),
-                                                           rows_ahead(a.u, b, visit, end, c0 + t * n),
-                                                           rows_ahead(a.z, b, visit, first, c0 + t * n),
-                                                           rows_ahead(a.y, b, visit, first, c0 + t * n)}},
+                                                 .ahead = {rows_ahead(a.delta, b, visit, end, c0 + t * n, std::min(n, channels - t * n)),
+                                                           rows_ahead(a.u, b, visit, end, c0 + t * n, std::min(n, channels - t * n)),
+                                                           rows_ahead(a.z, b, visit, first, c0 + t * n, std::min(n, channels - t * n)),
+                                                           rows_ahead(a.y, b, visit, first, c0 + t * n, std::min(n, channels - t * n))}},
                                                 state, p.B_per_lane, p.C_per_lane);
                 begin = stop;
             }

@@ -260,8 +260,8 @@ private:
                                           .C = nullptr,
                                           .B_step = B_.step(),
                                           .C_step = 0,
-                                          .ahead = {rows_ahead(f_.delta, b_, visit_, begin + scan_steps, c0_ + t * n),
-                                                    rows_ahead(f_.u, b_, visit_, begin + scan_steps, c0_ + t * n),
+                                          .ahead = {rows_ahead(f_.delta, b_, visit_, begin + scan_steps, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                                    rows_ahead(f_.u, b_, visit_, begin + scan_steps, c0_ + t * n, std::min(n, channels_ - t * n)),
                                                     {},
                                                     {}}};
                     if (B_.per_lane()) {
@@ -346,13 +346,13 @@ private:
     void prefetch_block(index first, index t) const
     {
         if (first < 0) return;
-        prefetch_rows rows[] = {rows_ahead(f_.delta, b_, visit_, first, c0_ + t * n),
-                                rows_ahead(f_.u, b_, visit_, first, c0_ + t * n),
-                                rows_ahead(a_.dy, b_, visit_, first, c0_ + t * n),
-                                rows_ahead(f_.z, b_, visit_, first, c0_ + t * n),
-                                rows_ahead(a_.du, b_, visit_, first, c0_ + t * n),
-                                rows_ahead(a_.ddelta, b_, visit_, first, c0_ + t * n),
-                                rows_ahead(a_.dz, b_, visit_, first, c0_ + t * n)};
+        prefetch_rows rows[] = {rows_ahead(f_.delta, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                rows_ahead(f_.u, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                rows_ahead(a_.dy, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                rows_ahead(f_.z, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                rows_ahead(a_.du, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                rows_ahead(a_.ddelta, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
+                                rows_ahead(a_.dz, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n))};
         for (index s = 0; s < scan_steps; ++s) {
             for (prefetch_rows& row : rows) row.step();
         }

@@ -4,6 +4,7 @@
 // into chunks and how the parameters reach the lanes.
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include <ssmkit/args/selective_scan.hpp>
@@ -72,30 +73,40 @@ void store_steps(const R* tiles, index tile_stride, const view<E, 3>& to, index 
     });
 }
 
-/// Rows of an array to be asked for while something else is computed, one cache line a step.
+/// Cache lines of an array to be asked for while something else is computed, one a step: rows a stride apart; after `rows` of
+/// them, the lines that follow those.
 struct prefetch_rows {
     const char* next = nullptr;
     index stride = 0;
+    index rows = std::numeric_limits<index>::max(), row = 0;
 
     void step()
     {
         prefetch(next);
         next += stride;
+        if (++row == rows) {
+            row = 0;
+            next += cache_line - rows * stride;
+        }
     }
+
+    static constexpr index cache_line = 64;
 };
 
-/// The lines that load_steps and store_steps will touch at the `lanes` channels from `channel`, from step `first`: of a
-/// channel-contiguous array one a step, of a time-contiguous one one a channel. For other layouts, and beyond the end, nothing
-/// of use.
+/// The lines that load_steps and store_steps will touch at the `channels` channels from `channel`, from step `first`: of a
+/// channel-contiguous array one a step, of a time-contiguous one a line of each channel, then the next. For other layouts, and
+/// beyond the end, nothing of use.
 template <class E>
-prefetch_rows rows_ahead(const view<E, 3>& array, index b, const visiting_order& visit, index first, index channel)
+prefetch_rows rows_ahead(const view<E, 3>& array, index b, const visiting_order& visit, index first, index channel, index channels)
 {
     if (array.data() == nullptr || visit.order.data() || first >= visit.length) return {};
     const bool channels_lie_together = array.stride(2) == 1;
-    if (!channels_lie_together && array.stride(1) != 1) return {};
+    if (!channels_lie_together && (array.stride(1) != 1 || visit.reverse)) return {};
     const index stride = channels_lie_together ? (visit.reverse ? -1 : 1) * array.stride(1) : array.stride(2);
-    return {reinterpret_cast<const char*>(array.pointer(b, visit.position(first), channel)),
-            stride * static_cast<index>(sizeof(E))};
+    prefetch_rows ahead{reinterpret_cast<const char*>(array.pointer(b, visit.position(first), channel)),
+                        stride * static_cast<index>(sizeof(E))};
+    if (!channels_lie_together) ahead.rows = channels;
+    return ahead;
 }
 
 /// Factor times the values of channels c0 ...; zeros where there are none, and behind the last up to `width`.

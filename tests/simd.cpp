@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <ssmkit/detail/shuffle.hpp>
 #include <ssmkit/detail/simd.hpp>
 #include <ssmkit/element.hpp>
 

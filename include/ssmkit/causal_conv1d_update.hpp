@@ -6,6 +6,7 @@
 
 #include <ssmkit/args/causal_conv1d_update.hpp>
 #include <ssmkit/causal_conv1d.hpp>
+#include <ssmkit/detail/shuffle.hpp>
 #include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 

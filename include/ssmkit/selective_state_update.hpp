@@ -4,6 +4,7 @@
 
 #include <ssmkit/args/selective_state_update.hpp>
 #include <ssmkit/detail/math.hpp>
+#include <ssmkit/detail/shuffle.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {

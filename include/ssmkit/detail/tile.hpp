@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include <ssmkit/detail/simd.hpp>
+#include <ssmkit/detail/shuffle.hpp>
 
 namespace ssmkit::detail {
 

@@ -156,7 +156,7 @@ void update_chunk_of_head(const selective_state_update_args<T>& a, index b, inde
     const auto row = [&](const auto* p, index stride, R* memory) {
         return p ? compute_row<Arch>(p, stride, count, memory) : nullptr;
     };
-    const auto channels_of = [&](const view<const R, 2>& v) { return v.data() ? v.pointer(head, c0) : nullptr; };
+    const auto channels_of = [&](const view<const R, 2>& values) { return values.data() ? values.pointer(head, c0) : nullptr; };
     const R* const u = row(a.u.pointer(b, head, c0), a.u.stride(2), copy[0]);
     const R* const bias = row(channels_of(a.delta_bias), a.delta_bias.stride(1), copy[1]);
     with_constants(a.delta_softplus, bias != nullptr, [&](auto softplus, auto biased) {

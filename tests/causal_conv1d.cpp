@@ -354,4 +354,17 @@ TEST_CASE("causal_conv1d: names the argument that does not fit")
     named("final_states", [](auto& a) { a.final_states = a.final_states.slice(2, 0, 1); });
 }
 
+TEMPLATE_TEST_CASE("causal_conv1d: silu of every finite sum is finite, and zero far below", "", float, double)
+{
+    constexpr TestType most = std::numeric_limits<TestType>::max();
+    const std::vector<TestType> x{most, most * TestType(0.7), TestType(1e30), TestType(-100), TestType(-1e30), -most};
+    const std::vector<TestType> weight{1};
+    std::vector<TestType> y(x.size());
+    const auto length = static_cast<index>(x.size());
+    causal_conv1d(causal_conv1d_args<TestType>{
+        .x = {x.data(), 1, length, 1}, .weight = {weight.data(), 1, 1}, .silu = true, .y = {y.data(), 1, length, 1}});
+    for (std::size_t i = 0; i < 3; ++i) CHECK(y[i] == x[i]);
+    for (std::size_t i = 3; i < x.size(); ++i) CHECK(std::abs(y[i]) <= TestType(1e-35));
+}
+
 }  // namespace ssmkit::testing

@@ -64,22 +64,15 @@ struct conv_row {
     }
 };
 
-/// What multiplies weight and bias so that the sum is what conv_output expects: with silu, its z below.
-template <class R>
-constexpr R conv_scale(bool silu)
-{
-    return silu ? static_cast<R>(-log2_e) : R(1);
-}
-
-/// silu(x) = x / (1 + 2^z), given z = -x log2 e: the sums come out as z because the taps were multiplied by -log2 e, which
-/// saves a multiplication here. The bound keeps the denominator's reciprocal a normal number; x beyond it, below -86, gives
-/// -2e-36 for 0. float: 8e-7 relative, plus 3e-8 absolute.
+/// silu(x) = x / (1 + e^-x), for kernels that copying alone would bound. The bound keeps the reciprocal a normal number: an x
+/// below it, -infinity too, gives -3e-36 for 0. float: 8e-7 relative.
 template <class R, class Arch>
-[[gnu::always_inline]] inline vec<R, Arch> silu_of_exponent(const vec<R, Arch>& z)
+[[gnu::always_inline]] inline vec<R, Arch> bounded_silu(const vec<R, Arch>& x)
 {
     using v = vec<R, Arch>;
-    const v bounded = xsimd::min(v(R(std::is_same_v<R, float> ? 124 : 1020)), z), c(conv_scale<R>(true));
-    return bounded * inverse(multiply_add(fast_exp2(bounded), c, c));
+    // With the bound first, the x86 maximum returns a NaN in x.
+    const v bounded = xsimd::max(v(R(std::is_same_v<R, float> ? -86 : -700)), x);
+    return bounded * inverse(v(R(1)) + fast_exp2(bounded * v(R(-log2_e))));
 }
 
 /// Any width, any layout, tokens of any sequence: y of tokens [first, last) for up to a register of channels from c on. The
@@ -91,8 +84,7 @@ void conv_any(const causal_conv1d_args<T>& a, const conv_row<T>& row, const view
     using v = vec<R, Arch>;
     constexpr index tokens = 32, taps = 16;  // sums that are under way, and taps that are loaded for them
     const index past = row.width - 1;
-    const v scale(conv_scale<R>(a.silu));
-    const v bias = a.bias.data() ? scale * channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
+    const v bias = a.bias.data() ? channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
     for (; first < last; first += tokens) {
         const index n = std::min(tokens, last - first);
         v sums[tokens];
@@ -100,7 +92,7 @@ void conv_any(const causal_conv1d_args<T>& a, const conv_row<T>& row, const view
         for (index tap = 0; tap < row.width; tap += taps) {
             const index m = std::min(taps, row.width - tap);
             v w[taps];
-            for (index j = 0; j < m; ++j) w[j] = scale * channels.load(a.weight.pointer(0, tap + j), a.weight.stride(0));
+            for (index j = 0; j < m; ++j) w[j] = channels.load(a.weight.pointer(0, tap + j), a.weight.stride(0));
             for (index i = 0; i < n; ++i) {
                 const std::int32_t own = row.sequence(first + i);
                 for (index j = 0; j < m; ++j) {
@@ -117,7 +109,7 @@ void conv_any(const causal_conv1d_args<T>& a, const conv_row<T>& row, const view
             }
         }
         for (index i = 0; i < n; ++i) {
-            v out = a.silu ? silu_of_exponent(sums[i]) : sums[i];
+            v out = a.silu ? bounded_silu(sums[i]) : sums[i];
             if (row.sequence(first + i) < 0) out = v(R(0));
             channels.store(out, y.pointer(first + i), y.stride(1));
         }
@@ -145,12 +137,12 @@ struct conv_taps {
     static constexpr index channels = 4096 / static_cast<index>(sizeof(R));  // a page of x; 20 KB of taps for width 4
     alignas(64) R values[static_cast<std::size_t>((Width + 1) * channels)];
 
-    void load(const view<const R, 2>& weight, const view<const R, 1>& bias, R scale, index first, index count)
+    void load(const view<const R, 2>& weight, const view<const R, 1>& bias, index first, index count)
     {
         for (index c = 0; c < count; ++c) {
-            for (index j = 0; j < Width; ++j) values[j * channels + c] = scale * weight(first + c, j);
+            for (index j = 0; j < Width; ++j) values[j * channels + c] = weight(first + c, j);
         }
-        for (index c = 0; c < count; ++c) values[Width * channels + c] = bias.data() ? scale * bias[first + c] : R(0);
+        for (index c = 0; c < count; ++c) values[Width * channels + c] = bias.data() ? bias[first + c] : R(0);
     }
 
     const R* operator[](index j) const { return values + j * channels; }
@@ -195,7 +187,7 @@ template <class Arch, index Width, index Tokens, class T, class Stride, class La
         sums[i] = bias;
         unrolled<Width>([&](auto j) { sums[i] = multiply_add(w[j], x[i + j], sums[i]); });
     });
-    if (silu) unrolled<Tokens>([&](auto i) { sums[i] = silu_of_exponent(sums[i]); });
+    if (silu) unrolled<Tokens>([&](auto i) { sums[i] = bounded_silu(sums[i]); });
     unrolled<Tokens>([&](auto i) { conv_store(channels, sums[i], to + i * to_step, y_stride, streaming); });
 }
 
@@ -207,7 +199,7 @@ void conv_rows(const causal_conv1d_args<T>& a, const conv_row<T>& row, const vie
 {
     using R = compute_t<T>;
     conv_taps<R, Width> taps;
-    taps.load(a.weight, a.bias, conv_scale<R>(a.silu), c0, count);
+    taps.load(a.weight, a.bias, c0, count);
     // Streaming stores need aligned addresses: a short register up to the first of them.
     const auto address = reinterpret_cast<std::uintptr_t>(y.pointer(first, c0)) / sizeof(T);
     const index n = lanes<R, Arch>, lead = streaming ? (n - static_cast<index>(address % static_cast<std::uintptr_t>(n))) % n : 0;
@@ -269,7 +261,7 @@ void conv_times(const conv_row<T>& row, const view<T, 2>& y, const Tap& tap, com
         for (index j = 0; j < width; ++j) {
             sum = multiply_add(v(tap(j)), lane_range<R, Arch, decltype(range)::full>{0, range.count}.load(p + j * direction), sum);
         }
-        return silu ? silu_of_exponent(sum) : sum;
+        return silu ? bounded_silu(sum) : sum;
     };
 
     if (Width > 0 && (first < past || streaming)) {
@@ -310,7 +302,7 @@ void conv_times(const conv_row<T>& row, const view<T, 2>& y, const Tap& tap, com
             unrolled<group>([&](auto m) { sums[m] = multiply_add(w, load<R, Arch>(inputs + m * n), sums[m]); });
         }
         unrolled<group>([&](auto m) {
-            conv_store(lane_range<R, Arch, true>{m * n}, silu ? silu_of_exponent(sums[m]) : sums[m], to + lowest, 1, streaming);
+            conv_store(lane_range<R, Arch, true>{m * n}, silu ? bounded_silu(sums[m]) : sums[m], to + lowest, 1, streaming);
         });
     }
     from += grouped * step;
@@ -329,7 +321,6 @@ void conv_channels(const causal_conv1d_args<T>& a, const conv_row<T>& row, const
                    index c0, index count, bool streaming)
 {
     using R = compute_t<T>;
-    const R scale = conv_scale<R>(a.silu);
     const auto any = [&](index begin, index end) {
         for_each_lanes<R, Arch>(begin < end ? count : 0, [&](auto channels) {
             channels.first += c0;
@@ -344,13 +335,13 @@ void conv_channels(const causal_conv1d_args<T>& a, const conv_row<T>& row, const
             if (begin >= end) return;
         }
         for (index c = c0; c < c0 + count; ++c) {
-            const R bias = a.bias.data() ? scale * a.bias[c] : R(0);
+            const R bias = a.bias.data() ? a.bias[c] : R(0);
             if constexpr (Width == 0) {
-                const auto tap = [&](index j) { return scale * a.weight(c, j); };
+                const auto tap = [&](index j) { return a.weight(c, j); };
                 conv_times<Arch, Width>(row, y, tap, bias, a.silu, false, begin, end, c);
             } else {
                 std::array<R, Width> taps;
-                for (index j = 0; j < Width; ++j) taps[static_cast<std::size_t>(j)] = scale * a.weight(c, j);
+                for (index j = 0; j < Width; ++j) taps[static_cast<std::size_t>(j)] = a.weight(c, j);
                 const auto tap = [&](index j) { return taps[static_cast<std::size_t>(j)]; };
                 conv_times<Arch, Width>(row, y, tap, bias, a.silu, streaming, begin, end, c);
             }

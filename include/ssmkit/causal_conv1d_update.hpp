@@ -47,10 +47,9 @@ template <class Arch, index Width, index Slots, class T, class Lanes>
     load_columns<Slots>(static_cast<const T*>(slots), a.conv_state.stride(1), a.conv_state.stride(2), channels, state);
     unrolled<Slots>([&](auto k) { x[k] = state[k]; });
     x[Slots] = channels.load(a.x.pointer(b), a.x.stride(2));
-    const v scale(conv_scale<R>(a.silu));
-    v sum = a.bias.data() ? scale * channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
-    unrolled<Width>([&](auto j) { sum = multiply_add(v(scale * w[j]), x[Slots + 1 - Width + j], sum); });
-    channels.store(a.silu ? silu_of_exponent(sum) : sum, a.y.pointer(b), a.y.stride(2));
+    v sum = a.bias.data() ? channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
+    unrolled<Width>([&](auto j) { sum = multiply_add(w[j], x[Slots + 1 - Width + j], sum); });
+    channels.store(a.silu ? bounded_silu(sum) : sum, a.y.pointer(b), a.y.stride(2));
     unrolled<Slots>([&](auto k) { state[k] = x[k + 1]; });
     store_columns<Slots>(state, slots, a.conv_state.stride(1), a.conv_state.stride(2), channels);
 }
@@ -74,15 +73,14 @@ void conv_update_lanes(const causal_conv1d_update_args<T>& a, index b, index ent
         channels.store(x, a.conv_state.pointer(entry, 0, k), a.conv_state.stride(1));
     };
 
-    const v scale(conv_scale<R>(a.silu));
-    const v bias = a.bias.data() ? scale * channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
+    const v bias = a.bias.data() ? channels.load(a.bias.data(), a.bias.stride(0)) : v(R(0));
     for (index t = 0; t < length; ++t) {  // reads the state, which is written only afterwards
         v sum = bias;
         for (index j = 0; j < width; ++j) {
-            const v w = scale * channels.load(a.weight.pointer(0, j), a.weight.stride(0));
+            const v w = channels.load(a.weight.pointer(0, j), a.weight.stride(0));
             sum = multiply_add(w, input(t + j - past), sum);
         }
-        channels.store(a.silu ? silu_of_exponent(sum) : sum, a.y.pointer(b, t), a.y.stride(2));
+        channels.store(a.silu ? bounded_silu(sum) : sum, a.y.pointer(b, t), a.y.stride(2));
     }
     if (ring) {
         for (index t = std::max<index>(0, length - slots); t < length; ++t) keep(input(t), slot(t));

@@ -464,6 +464,35 @@ TEMPLATE_TEST_CASE("selective_scan_backward: a NaN reaches exactly the gradients
     }
 }
 
+TEST_CASE("selective_scan_backward: without a state, a NaN reaches nothing but the skip and the gate")
+{
+    constexpr index length = 3, dim = 2;
+    const float nan = quiet_nan<float>();
+    for (const bool skip : {false, true}) {
+        const std::vector<float> u{1, nan, 2, 3, 4, 5}, delta{nan, 1, 1, 1, 1, 1}, z(6, 1), dy(6, 1), D{2, 3};
+        std::vector<float> du(6), ddelta(6), dz(6);
+        selective_scan_backward_args<float> a{.forward = {.u = {u.data(), 1, length, dim},
+                                                          .delta = {delta.data(), 1, length, dim},
+                                                          .A = {u.data(), dim, 0},
+                                                          .B = {u.data(), 1, length, 1, 0},
+                                                          .C = {u.data(), 1, length, 1, 0},
+                                                          .z = {z.data(), 1, length, dim},
+                                                          .delta_softplus = true},
+                                              .dy = {dy.data(), 1, length, dim},
+                                              .du = {du.data(), 1, length, dim},
+                                              .ddelta = {ddelta.data(), 1, length, dim},
+                                              .dz = {dz.data(), 1, length, dim}};
+        if (skip) a.forward.D = {D.data(), dim};
+        selective_scan_backward(a);
+        for (std::size_t i = 0; i < 6; ++i) {
+            CHECK(ddelta[i] == 0);
+            CHECK(std::isnan(dz[i]) == (skip && i == 1));
+            const float expected = skip ? D[i % 2] / (1 + std::exp(-1.0f)) : 0;  // D dy silu(1)
+            CHECK(std::abs(du[i] - expected) <= 1e-6f);
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("selective_scan_backward: extreme rates and steps give numbers", "", f32, f64, complex_f32)
 {
     using T = typename TestType::T;

@@ -302,9 +302,28 @@ private:
         }
     }
 
+    /// What remains of finish() without any state: y = D u silu(z), or zero. Its sums are empty, and an empty sum is not to
+    /// meet a NaN.
+    void finish_without_state(index t, index steps)
+    {
+        const bool skip = f_.D.data() != nullptr;
+        const v D = channel_values(f_.D, t * n), zero(R(0));
+        v dD = load<R, Arch>(plan_.dD + slot_ + t * n);
+        for (index i = 0; i < steps * n; i += n) {
+            const index at = t * tile + i;
+            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i);
+            if (a_.dz.data()) store((skip ? v(D * u) : zero) * load<R, Arch>(m_.z + at), m_.z + at);
+            store(skip ? v(D * dp) : zero, m_.u + at);
+            store(zero, m_.delta + at);
+            dD = multiply_add(dp, u, dD);
+        }
+        store(dD, plan_.dD + slot_ + t * n);
+    }
+
     /// From the sums over the states to du, ddelta and dz, in place of u and of the derivatives of delta and of the gate.
     [[gnu::flatten]] void finish(index t, index steps)
     {
+        if (state_ == 0) return finish_without_state(t, steps);
         const v D = channel_values(f_.D, t * n);
         v dD = load<R, Arch>(plan_.dD + slot_ + t * n), dbias = load<R, Arch>(plan_.ddelta_bias + slot_ + t * n);
         for (index i = 0; i < steps * n; i += n) {

@@ -79,6 +79,7 @@ struct prefetch_rows {
     const char* next = nullptr;
     index stride = 0;
     index rows = std::numeric_limits<index>::max(), row = 0;
+    index line = 64;  // from a line to the one that follows; negative where memory is walked down
 
     void step()
     {
@@ -86,11 +87,9 @@ struct prefetch_rows {
         next += stride;
         if (++row == rows) {
             row = 0;
-            next += cache_line - rows * stride;
+            next += line - rows * stride;
         }
     }
-
-    static constexpr index cache_line = 64;
 };
 
 /// The lines that load_steps and store_steps will touch at the `channels` channels from `channel`, from step `first`: of a
@@ -101,11 +100,12 @@ prefetch_rows rows_ahead(const view<E, 3>& array, index b, const visiting_order&
 {
     if (array.data() == nullptr || visit.order.data() || first >= visit.length) return {};
     const bool channels_lie_together = array.stride(2) == 1;
-    if (!channels_lie_together && (array.stride(1) != 1 || visit.reverse)) return {};
+    if (!channels_lie_together && array.stride(1) != 1) return {};
     const index stride = channels_lie_together ? (visit.reverse ? -1 : 1) * array.stride(1) : array.stride(2);
     prefetch_rows ahead{reinterpret_cast<const char*>(array.pointer(b, visit.position(first), channel)),
                         stride * static_cast<index>(sizeof(E))};
     if (!channels_lie_together) ahead.rows = channels;
+    if (visit.reverse) ahead.line = -ahead.line;
     return ahead;
 }
 

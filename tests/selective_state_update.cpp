@@ -600,5 +600,40 @@ TEST_CASE("selective_state_update: names the argument that does not fit")
     for_each_index(p.y.view(), [&](auto... i) { REQUIRE(is_nan(p.y(i...))); });  // thrown before anything was written
 }
 
+TEST_CASE("selective_state_update: any one of h, A, B and C may have a stride along the state")
+{
+    for (const index state : {5, 16, 35}) {
+        constexpr index headdim = 19, step = 2;
+        const auto values = [](index count, float scale) {
+            std::vector<float> v(static_cast<std::size_t>(count));
+            for (std::size_t i = 0; i < v.size(); ++i) v[i] = scale * std::sin(static_cast<float>(i * i % 97) + 1);
+            return v;
+        };
+        const index rows = headdim * state * step;
+        const auto A = values(rows, 1), B = values(state * step, 1), C = values(state * step, 2), u = values(headdim, 1),
+                   delta = values(headdim, 1);
+        for (int strided = 0; strided < 5; ++strided) {  // none, then h, A, B, C
+            const auto stride = [&](int which) { return which == strided ? step : index{1}; };
+            std::vector<float> h = values(rows, 3), expected_h = h, y(headdim), expected_y(headdim);
+            const auto args = [&](std::vector<float>& state_memory, std::vector<float>& out) {
+                return selective_state_update_args<float>{
+                    .h = {state_memory.data(), {1, 1, headdim, state}, {rows, rows, state * step, stride(1)}},
+                    .u = {u.data(), 1, 1, headdim},
+                    .delta = {delta.data(), 1, 1, headdim},
+                    .A = {A.data(), {1, headdim, state}, {rows, state * step, stride(2)}},
+                    .B = {B.data(), {1, 1, state}, {state * step, state * step, stride(3)}},
+                    .C = {C.data(), {1, 1, state}, {state * step, state * step, stride(4)}},
+                    .delta_softplus = true,
+                    .y = {out.data(), 1, 1, headdim}};
+            };
+            selective_state_update(args(h, y));
+            reference::selective_state_update(args(expected_h, expected_y));
+            CAPTURE(state, strided);
+            CHECK(relative_error(args(h, y).y, args(expected_h, expected_y).y) <= 2e-6);
+            CHECK(relative_error(args(h, y).h, args(expected_h, expected_y).h) <= 2e-6);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace ssmkit::testing

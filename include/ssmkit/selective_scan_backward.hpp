@@ -2,6 +2,7 @@
 
 #include <ssmkit/args/selective_scan_backward.hpp>
 #include <ssmkit/detail/selective_scan_adjoint.hpp>
+#include <ssmkit/detail/selective_scan_gradient_rows.hpp>
 #include <ssmkit/detail/selective_scan_partials.hpp>
 #include <ssmkit/detail/selective_scan_states.hpp>
 #include <ssmkit/detail/selective_scan_tiles.hpp>
@@ -42,7 +43,7 @@ public:
           length_(f_.u.extent(1)), state_tile_(state_ * k * n), rate_tile_(state_ * rate_rows<Param> * n),
           visit_{f_.order, length_, f_.reverse}, B_(f_.B, visit_, f_.u.extent(2), plan.channels.B_per_lane, m.B),
           C_(f_.C, visit_, f_.u.extent(2), plan.channels.C_per_lane, m.C),
-          slot_(b * plan.slots + plan.slot(c0_))
+          rows_(a, visit_, b, m), slot_(b * plan.slots + plan.slot(c0_))
     {
     }
 
@@ -98,59 +99,43 @@ private:
 
     bool reset(index step) const { return f_.reset.data() && f_.reset(b_, visit_.position(step)); }
 
-    /// Step sizes and inputs of one tile of channels, from what was loaded. The derivative of the step size takes the place of
-    /// what it was made from.
-    void prepare(index t, index steps) const
-    {
-        f_.delta_softplus ? prepare_tile<true>(t, steps) : prepare_tile<false>(t, steps);
-    }
-
-    template <bool Softplus>
-    [[gnu::flatten]] void prepare_tile(index t, index steps) const
-    {
-        const v bias = load<R, Arch>(m_.bias + t * n);
-        R *const delta = m_.delta + t * tile, *const u = m_.u + t * tile;
-        for (index i = 0; i < steps * n; i += n) {
-            const v raw = load<R, Arch>(delta + i) + bias;
-            const auto step = Softplus ? softplus_with_derivative(raw) : value_and_derivative<R, Arch>{raw, v(R(1))};
-            store(step.value, m_.tile.delta + i);
-            store(step.value * load<R, Arch>(u + i), m_.tile.x + i);
-            store(step.derivative, delta + i);
-        }
-    }
+    /// Where the states before a block of steps are kept.
+    R* checkpoint(index block, index t) const { return m_.checkpoints + (block * tiles_ + t) * state_tile_; }
 
     /// Runs forward and keeps the state before every block of steps.
     void save_checkpoints()
     {
-        load_state(m_.h, f_.initial_state);
-        for (index first = 0, block = 0; first < length_; first += scan_steps, ++block) {
-            std::copy_n(m_.h, tiles_ * state_tile_, m_.checkpoints + block * tiles_ * state_tile_);
-            if (first + scan_steps >= length_) break;
-            prepare_steps<Arch, R, T, Param>(f_, visit_, b_, first, scan_steps, c0_, channels_, m_.bias, nullptr, m_.delta, m_.u,
+        load_state(m_.checkpoints, f_.initial_state);
+        for (index first = 0, block = 0; first + scan_steps < length_; first += scan_steps, ++block) {
+            const index end = first + scan_steps;
+            prepare_steps<Arch, R, T, Param>(f_, visit_, b_, first, scan_steps, c0_, channels_, m_.bias, nullptr, m_.delta, m_.x,
                                              nullptr, tile);
             B_.enter_block(first, scan_steps);
             for (index t = 0; t < tiles_; ++t) {
                 B_.enter_tile(t * n);
-                R* const h = m_.h + t * state_tile_;
-                for (index begin = first, stop; begin < first + scan_steps; begin = stop) {
-                    if (reset(begin)) std::fill_n(h, state_tile_, R(0));
-                    for (stop = begin + 1; stop < first + scan_steps && !reset(stop);) ++stop;
+                const index c = c0_ + t * n, channels = std::min(n, channels_ - t * n);
+                R* const after = checkpoint(block + 1, t);
+                const R* h = checkpoint(block, t);
+                for (index begin = first, stop; begin < end; begin = stop, h = after) {
+                    if (reset(begin)) h = std::fill_n(after, state_tile_, R(0)) - state_tile_;
+                    for (stop = begin + 1; stop < end && !reset(stop);) ++stop;
                     const index offset = t * tile + (begin - first) * n;
                     const scan_run<R> run{.steps = stop - begin,
                                           .delta = m_.delta + offset,
-                                          .x = m_.u + offset,
+                                          .x = m_.x + offset,
                                           .y = nullptr,
                                           .y_before = nullptr,
                                           .y_before_step = 0,
                                           .rates = m_.rates + t * rate_tile_,
                                           .h = h,
+                                          .h_after = after,
                                           .B = B_.at(begin),
                                           .C = nullptr,
                                           .B_step = B_.step(),
                                           .C_step = 0,
-                                          .ahead = {rows_ahead(f_.delta, b_, visit_, begin + scan_steps, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                                    rows_ahead(f_.u, b_, visit_, begin + scan_steps, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                                    {},
+                                          .ahead = {rows_ahead(f_.delta, b_, visit_, end, c, channels),
+                                                    rows_ahead(f_.u, b_, visit_, end, c, channels),
+                                                    {reinterpret_cast<const char*>(after + 2 * state_tile_), n * sizeof(R)},
                                                     {}}};
                     if (B_.per_lane()) {
                         scan_all_states<Arch, Param, false, R, true, false>(run, state_);
@@ -169,7 +154,7 @@ private:
             const index after = f_.snapshot_after(b_, i);
             if (after < tokens) return;
             if (after > tokens) continue;
-            R* const buffer = m_.h;
+            R* const buffer = m_.dh;
             const index c = c0_ + first * n;
             load_states<Arch, R>(a_.dsnapshots.pointer(b_, i, c), a_.dsnapshots.stride(2), a_.dsnapshots.stride(3), state_,
                                  std::min(channels_ - first * n, count * n), buffer, state_tile_);
@@ -190,12 +175,9 @@ private:
     void gradients_of_block(index block)
     {
         const index first = block * scan_steps, steps = std::min(scan_steps, length_ - first), end = first + steps;
-        load_steps<Arch, R>(f_.delta, b_, visit_, first, steps, c0_, channels_, m_.delta, tile);
-        load_steps<Arch, R>(f_.u, b_, visit_, first, steps, c0_, channels_, m_.u, tile);
-        load_steps<Arch, R>(a_.dy, b_, visit_, first, steps, c0_, channels_, m_.dy, tile);
-        if (f_.z.data()) load_steps<Arch, R>(f_.z, b_, visit_, first, steps, c0_, channels_, m_.z, tile);
         B_.enter_block(first, steps);
         C_.enter_block(first, steps);
+        rows_.enter_block(first, steps);
         // Runs end where the state is reset or a snapshot was taken.
         index cuts[scan_steps + 1], runs = 0;
         for (index s = first; s < end; ++s) {
@@ -203,67 +185,52 @@ private:
         }
         cuts[runs] = end;
 
-        for (index t = 0; t < tiles_; ++t) {
-            prepare(t, steps);
-            scale_by_gate(t, steps);
-            prefetch_block(first - scan_steps, t);
+        for (index t = 0, together; t < tiles_; t += together) {
+            const bool pair = adjoint_tiles<Arch, Param> == 2 && t + 1 < tiles_ && !B_.per_lane() && !C_.per_lane();
+            together = pair ? 2 : 1;
+            for (index i = 0; i < together; ++i) {
+                rows_.prepare(i, c0_ + (t + i) * n, tile_channels(t + i), m_.bias + (t + i) * n);
+            }
             B_.enter_tile(t * n);
             C_.enter_tile(t * n);
-            const bool part_begins = t * n % backward_part == 0;
-            const bool part_ends = (t + 1) * n % backward_part == 0 || t + 1 == tiles_;
+            const index after = t + together;
+            const bool part_begins = t * n % backward_part == 0, part_ends = after * n % backward_part == 0 || after == tiles_;
             if (part_begins || B_.per_lane()) std::fill_n(m_.dB, steps * state_tile_, R(0));
             if (part_begins || C_.per_lane()) std::fill_n(m_.dC, steps * state_tile_, R(0));
-            std::fill_n(m_.tile.y, steps * n, R(0));
-            std::fill_n(m_.tile.input, steps * n, R(0));
-            std::fill_n(m_.tile.decay, steps * n, R(0));
-            with_constants(B_.per_lane(), C_.per_lane(), [&](auto b, auto c) {
-                run_states<decltype(b)::value, decltype(c)::value>(block, t, first, cuts, runs);
-            });
-            finish(t, steps);
+            if (pair) {
+                if constexpr (adjoint_tiles<Arch, Param> == 2) run_states<2, false, false>(block, t, first, cuts, runs);
+            } else {
+                with_constants(B_.per_lane(), C_.per_lane(), [&](auto b, auto c) {
+                    run_states<1, decltype(b)::value, decltype(c)::value>(block, t, first, cuts, runs);
+                });
+            }
+            for (index i = 0; i < together; ++i) {
+                const index slot = slot_ + (t + i) * n;
+                rows_.finish(i, c0_ + (t + i) * n, tile_channels(t + i), channel_values(f_.D, (t + i) * n), plan_.dD + slot,
+                             plan_.ddelta_bias + slot);
+            }
             if (B_.per_lane()) collect_lanes(plan_.B, m_.dB, first, steps, t, m_.sums_B, plan_.dB);
             if (C_.per_lane()) collect_lanes(plan_.C, m_.dC, first, steps, t, m_.sums_C, plan_.dC);
             if (part_ends && !B_.per_lane()) collect_groups(plan_.B, m_.dB, first, steps, t, m_.sums_B, plan_.dB);
             if (part_ends && !C_.per_lane()) collect_groups(plan_.C, m_.dC, first, steps, t, m_.sums_C, plan_.dC);
         }
-        if (a_.du.data()) store_steps<Arch, R>(m_.u, tile, a_.du, b_, visit_, first, steps, c0_, channels_);
-        if (a_.ddelta.data()) store_steps<Arch, R>(m_.delta, tile, a_.ddelta, b_, visit_, first, steps, c0_, channels_);
-        if (a_.dz.data()) store_steps<Arch, R>(m_.z, tile, a_.dz, b_, visit_, first, steps, c0_, channels_);
     }
 
-    /// Asks for the rows of a tile in the block that comes next, the one before in time.
-    void prefetch_block(index first, index t) const
+    index tile_channels(index t) const { return std::min(n, channels_ - t * n); }
+
+    /// The memory of tile t, to be asked for: beyond the last tile, of the block that comes next, the one before in time.
+    prefetch_rows* tile_ahead(index first, index t, prefetch_rows* rows) const
     {
-        if (first < 0) return;
-        prefetch_rows rows[] = {rows_ahead(f_.delta, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                rows_ahead(f_.u, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                rows_ahead(a_.dy, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                rows_ahead(f_.z, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                rows_ahead(a_.du, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                rows_ahead(a_.ddelta, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n)),
-                                rows_ahead(a_.dz, b_, visit_, first, c0_ + t * n, std::min(n, channels_ - t * n))};
-        for (index s = 0; s < scan_steps; ++s) {
-            for (prefetch_rows& row : rows) row.step();
+        if (t >= tiles_) {
+            t -= tiles_;
+            first -= scan_steps;
         }
+        if (first < 0 || t >= tiles_) return rows;
+        return rows_.ahead(first, c0_ + t * n, tile_channels(t), rows);
     }
 
-    /// dp = dy silu(z); dy silu'(z) takes the place of z.
-    [[gnu::flatten]] void scale_by_gate(index t, index steps) const
-    {
-        const R* const dy = m_.dy + t * tile;
-        if (!f_.z.data()) {
-            std::copy_n(dy, steps * n, m_.tile.dp);
-            return;
-        }
-        R* const z = m_.z + t * tile;
-        for (index i = 0; i < steps * n; i += n) {
-            const auto gate = silu_with_derivative(load<R, Arch>(z + i));
-            store(load<R, Arch>(dy + i) * gate.value, m_.tile.dp + i);
-            store(load<R, Arch>(dy + i) * gate.derivative, z + i);
-        }
-    }
-
-    /// All states of a tile through a block. The carried gradient takes what belongs to the borders between runs on the way.
-    template <bool BPerLane, bool CPerLane>
+    /// All states of W tiles through a block. The carried gradient takes what belongs to the borders between runs on the way.
+    template <index W, bool BPerLane, bool CPerLane>
     void run_states(index block, index t, index first, const index* cuts, index runs)
     {
         index steps[scan_steps + 1];  // the cuts, from the block's first step
@@ -274,14 +241,18 @@ private:
             inside = inside || snapshot_after(cuts[r + 1]);
         }
         R* const carry = m_.carry + t * state_tile_;
+        prefetch_rows ahead[7 * W], *last = ahead;
+        for (index w = 0; w < W; ++w) last = tile_ahead(first, t + W + w, last);
         adjoint_run<R> run{.tile = m_.tile,
                            .rates = m_.rates + t * rate_tile_,
-                           .h = m_.checkpoints + (block * tiles_ + t) * state_tile_,
+                           .h = checkpoint(block, t),
                            .carry = carry,
                            .dA = plan_.dA + slot_ * state_ * k + t * state_tile_,
                            .dB = m_.dB,
                            .dC = m_.dC,
                            .row = state_tile_,
+                           .rate_tile = rate_tile_,
+                           .state_tile = state_tile_,
                            .B = B_.at(first),
                            .C = C_.at(first),
                            .B_step = B_.step(),
@@ -290,54 +261,19 @@ private:
                            .resets = resets,
                            .runs = runs,
                            .first_run = 0,
-                           .with_y = f_.z.data() != nullptr};
-        if (!inside) return adjoint_of_all_states<Arch, Param, BPerLane, CPerLane>(run, state_);
+                           .with_y = f_.z.data() != nullptr,
+                           .first_states = true,
+                           .ahead = ahead,
+                           .rows_ahead = last - ahead};
+        if (!inside) return adjoint_of_all_states<Arch, Param, W, BPerLane, CPerLane>(run, state_);
         // The gradients of snapshots join the carried one where they were taken: one run at a time, from the last. Every
         // run is reached by going forward from the checkpoint again; the output is wanted only once.
-        for (index r = runs; r-- > 0; run.with_y = false) {
-            add_snapshot_gradients(cuts[r + 1], carry, t, 1);
+        for (index r = runs; r-- > 0; run.with_y = false, run.rows_ahead = 0) {
+            add_snapshot_gradients(cuts[r + 1], carry, t, W);
             run.runs = r + 1;
             run.first_run = r;
-            adjoint_of_all_states<Arch, Param, BPerLane, CPerLane>(run, state_);
+            adjoint_of_all_states<Arch, Param, W, BPerLane, CPerLane>(run, state_);
         }
-    }
-
-    /// What remains of finish() without any state: y = D u silu(z), or zero. Its sums are empty, and an empty sum is not to
-    /// meet a NaN.
-    void finish_without_state(index t, index steps)
-    {
-        const bool skip = f_.D.data() != nullptr;
-        const v D = channel_values(f_.D, t * n), zero(R(0));
-        v dD = load<R, Arch>(plan_.dD + slot_ + t * n);
-        for (index i = 0; i < steps * n; i += n) {
-            const index at = t * tile + i;
-            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i);
-            if (a_.dz.data()) store((skip ? v(D * u) : zero) * load<R, Arch>(m_.z + at), m_.z + at);
-            store(skip ? v(D * dp) : zero, m_.u + at);
-            store(zero, m_.delta + at);
-            dD = multiply_add(dp, u, dD);
-        }
-        store(dD, plan_.dD + slot_ + t * n);
-    }
-
-    /// From the sums over the states to du, ddelta and dz, in place of u and of the derivatives of delta and of the gate.
-    [[gnu::flatten]] void finish(index t, index steps)
-    {
-        if (state_ == 0) return finish_without_state(t, steps);
-        const v D = channel_values(f_.D, t * n);
-        v dD = load<R, Arch>(plan_.dD + slot_ + t * n), dbias = load<R, Arch>(plan_.ddelta_bias + slot_ + t * n);
-        for (index i = 0; i < steps * n; i += n) {
-            const index at = t * tile + i;
-            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.tile.dp + i), input = load<R, Arch>(m_.tile.input + i);
-            const v ddelta = multiply_add(u, input, load<R, Arch>(m_.tile.decay + i)) * load<R, Arch>(m_.delta + at);
-            if (a_.dz.data()) store(multiply_add(D, u, load<R, Arch>(m_.tile.y + i)) * load<R, Arch>(m_.z + at), m_.z + at);
-            store(multiply_add(D, dp, load<R, Arch>(m_.tile.delta + i) * input), m_.u + at);
-            store(ddelta, m_.delta + at);
-            dD = multiply_add(dp, u, dD);
-            dbias += ddelta;
-        }
-        store(dD, plan_.dD + slot_ + t * n);
-        store(dbias, plan_.ddelta_bias + slot_ + t * n);
     }
 
     /// dB or dC of a block, summed over the lanes of a part of the channels: one row a token, or added up over time.
@@ -387,6 +323,7 @@ private:
     index b_, c0_, channels_, tiles_, state_, length_, state_tile_, rate_tile_;
     visiting_order visit_;
     scan_coefficient<Arch, R, element> B_, C_;
+    gradient_rows<Arch, T, Param> rows_;
     index slot_;          // of the chunk's first channel in the sums over time
     index snapshot_ = 0;  // snapshots that have gradients
 };

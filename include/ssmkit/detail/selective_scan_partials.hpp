@@ -65,9 +65,13 @@ template <class Arch, class T, class Param>
 struct backward_scratch {
     using R = compute_t<T>;
     using coefficient = scan_coefficient<Arch, R, selective_element_t<T, Param>>;
-    R *delta, *u, *dy, *z;   // [tile][step][lane] as given; later ddelta, du and dz
+    R *delta, *x;            // [tile][step][lane] on the way forward
+    struct {
+        R *delta, *u, *dy, *z;
+    } raw;                   // [step][lane] of the tiles at hand, as given; later ddelta, du and dz
     R* bias;                 // [channel] of delta
-    R *rates, *h, *carry;    // [tile][state][component][lane]
+    R *rates, *carry;        // [tile][state][component][lane]
+    R* dh;                   // [tile][state][component][lane] the gradients of a snapshot
     R *checkpoints;          // [block of steps][tile][state][component][lane], the state before the block
     R *dB, *dC;              // [step][state][component][lane]
     R *B, *C;
@@ -79,17 +83,16 @@ struct backward_scratch {
         const selective_scan_args<T, Param>& f = a.forward;
         constexpr index n = lanes<R, Arch>, k = components<Param>;
         const index state = f.A.extent(1), tiles = tiles_for<R, Arch>(plan.channels.chunk), width = tiles * n;
-        const index blocks = (f.u.extent(1) + scan_steps - 1) / scan_steps;
+        const index blocks = std::max(index{1}, (f.u.extent(1) + scan_steps - 1) / scan_steps);
         const index parts = (width + backward_part - 1) / backward_part;
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         delta = take(width * scan_steps);
-        u = take(width * scan_steps);
-        dy = take(width * scan_steps);
-        z = f.z.data() ? take(width * scan_steps) : nullptr;
+        x = take(width * scan_steps);
+        for (R** p : {&raw.delta, &raw.u, &raw.dy, &raw.z}) *p = take(adjoint_tiles<Arch, Param> * n * scan_steps);
         bias = take(width);
         rates = take(width * state * rate_rows<Param>);
-        h = take(width * state * k);
         carry = take(width * state * k);
+        dh = a.dsnapshots.data() ? take(width * state * k) : nullptr;
         checkpoints = take(blocks * width * state * k);
         dB = take(scan_steps * state * k * n);
         dC = take(scan_steps * state * k * n);
@@ -97,8 +100,9 @@ struct backward_scratch {
         C = take(coefficient::scratch(state, plan.channels.chunk, scan_steps, plan.channels.C_per_lane, coefficient::is_constant(f.C)));
         sums_B = plan.B.wanted && plan.B.over_time ? take(plan.B.per_lane ? width * state * k : parts * state * k) : nullptr;
         sums_C = plan.C.wanted && plan.C.over_time ? take(plan.C.per_lane ? width * state * k : parts * state * k) : nullptr;
-        for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) *p = take(n * scan_steps);
-        tile.memory = take(scan_steps * adjoint_states<Arch, Param> * 2 * k * n);
+        for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) *p = take(adjoint_tiles<Arch, Param> * n * scan_steps);
+        tile.a = take(scan_steps * adjoint_states<Arch, Param> * k * n);
+        tile.h = take(2 * scan_steps * adjoint_states<Arch, Param> * k * n);
     }
 };
 

@@ -18,7 +18,8 @@ struct scan_run {
     const R* y_before;     // [steps] or a zero  what that sum starts from
     index y_before_step;
     const R* rates;        // [state][rate_rows]
-    R* h;                  // [state][components]
+    const R* h;            // [state][components] before the first step
+    R* h_after;            // [state][components] out: after the last; may be h
     const R *B, *C;        // a step's values: [state][components] scalars, or rows if each lane has its own
     index B_step, C_step;
     prefetch_rows ahead[4];
@@ -58,7 +59,7 @@ template <class Arch, class R, bool Output, bool BPerLane, bool CPerLane, std::s
         if constexpr (Output) y.store_unaligned(run.y + s * n);
         for (prefetch_rows& rows : ahead) rows.step();
     }
-    ((h[I].store_unaligned(run.h + static_cast<index>(I) * n)), ...);
+    ((h[I].store_unaligned(run.h_after + static_cast<index>(I) * n)), ...);
 }
 
 /// The same for N complex states: y grows by Re(C h), to be doubled by the caller.
@@ -89,8 +90,8 @@ template <class Arch, class R, bool Output, bool BPerLane, bool CPerLane, std::s
         (advance(std::integral_constant<index, static_cast<index>(I)>{}), ...);
         if constexpr (Output) y.store_unaligned(run.y + s * n);
     }
-    ((re[I].store_unaligned(run.h + static_cast<index>(2 * I) * n)), ...);
-    ((im[I].store_unaligned(run.h + static_cast<index>(2 * I + 1) * n)), ...);
+    ((re[I].store_unaligned(run.h_after + static_cast<index>(2 * I) * n)), ...);
+    ((im[I].store_unaligned(run.h_after + static_cast<index>(2 * I + 1) * n)), ...);
 }
 
 /// Advances all states: as many at a time as registers hold, then the remainder.
@@ -111,6 +112,7 @@ void scan_all_states(scan_run<R> run, index state)
             }
             run.rates += N * rate_rows<Param> * n;
             run.h += N * k * n;
+            run.h_after += N * k * n;
             run.B += N * k * (BPerLane ? n : 1);
             run.C += N * k * (CPerLane ? n : 1);
             run.y_before = run.y;

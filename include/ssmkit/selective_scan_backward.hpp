@@ -33,7 +33,7 @@ class backward_chunk {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
     using element = selective_element_t<T, Param>;
-    static constexpr index n = lanes<R, Arch>, k = components<Param>, tile = n * scan_steps;
+    static constexpr index n = lanes<R, Arch>, k = components<Param>;
 
 public:
     backward_chunk(const selective_scan_backward_args<T, Param>& a, const backward_plan<Arch, T, Param>& plan, index b, index chunk,
@@ -97,6 +97,18 @@ private:
         return p.per_lane ? tiles_ * state_tile_ : (p.row(c0_ + channels_ - 1) - p.row(c0_) + 1) * state_ * k;
     }
 
+    index tile_channels(index t) const { return std::min(n, channels_ - t * n); }
+
+    /// Whose memory is asked for while tile t of the block from `first` is at work: two tiles on, beyond the last tile in the
+    /// block from `next`.
+    struct tile_place {
+        index first, t;
+    };
+    tile_place two_on(index first, index t, index next) const
+    {
+        return t + 2 < tiles_ ? tile_place{first, t + 2} : tile_place{next, (t + 2 - tiles_) % tiles_};
+    }
+
     bool reset(index step) const { return f_.reset.data() && f_.reset(b_, visit_.position(step)); }
 
     /// Where the states before a block of steps are kept.
@@ -108,21 +120,22 @@ private:
         load_state(m_.checkpoints, f_.initial_state);
         for (index first = 0, block = 0; first + scan_steps < length_; first += scan_steps, ++block) {
             const index end = first + scan_steps;
-            prepare_steps<Arch, R, T, Param>(f_, visit_, b_, first, scan_steps, c0_, channels_, m_.bias, nullptr, m_.delta, m_.x,
-                                             nullptr, tile);
+            rows_.enter_block(first, scan_steps);
             B_.enter_block(first, scan_steps);
             for (index t = 0; t < tiles_; ++t) {
                 B_.enter_tile(t * n);
-                const index c = c0_ + t * n, channels = std::min(n, channels_ - t * n);
+                rows_.prepare_inputs(c0_ + t * n, tile_channels(t), m_.bias + t * n);
+                const tile_place ahead = two_on(first, t, end);
+                const index c = c0_ + ahead.t * n, channels = tile_channels(ahead.t);
                 R* const after = checkpoint(block + 1, t);
                 const R* h = checkpoint(block, t);
                 for (index begin = first, stop; begin < end; begin = stop, h = after) {
                     if (reset(begin)) h = std::fill_n(after, state_tile_, R(0)) - state_tile_;
                     for (stop = begin + 1; stop < end && !reset(stop);) ++stop;
-                    const index offset = t * tile + (begin - first) * n;
+                    const index offset = (begin - first) * n;
                     const scan_run<R> run{.steps = stop - begin,
-                                          .delta = m_.delta + offset,
-                                          .x = m_.x + offset,
+                                          .delta = m_.tile.delta + offset,
+                                          .x = m_.tile.x + offset,
                                           .y = nullptr,
                                           .y_before = nullptr,
                                           .y_before_step = 0,
@@ -133,8 +146,8 @@ private:
                                           .C = nullptr,
                                           .B_step = B_.step(),
                                           .C_step = 0,
-                                          .ahead = {rows_ahead(f_.delta, b_, visit_, end, c, channels),
-                                                    rows_ahead(f_.u, b_, visit_, end, c, channels),
+                                          .ahead = {rows_ahead(f_.delta, b_, visit_, ahead.first, c, channels),
+                                                    rows_ahead(f_.u, b_, visit_, ahead.first, c, channels),
                                                     {reinterpret_cast<const char*>(after + 2 * state_tile_), n * sizeof(R)},
                                                     {}}};
                     if (B_.per_lane()) {
@@ -216,19 +229,6 @@ private:
         }
     }
 
-    index tile_channels(index t) const { return std::min(n, channels_ - t * n); }
-
-    /// The memory of tile t, to be asked for: beyond the last tile, of the block that comes next, the one before in time.
-    prefetch_rows* tile_ahead(index first, index t, prefetch_rows* rows) const
-    {
-        if (t >= tiles_) {
-            t -= tiles_;
-            first -= scan_steps;
-        }
-        if (first < 0 || t >= tiles_) return rows;
-        return rows_.ahead(first, c0_ + t * n, tile_channels(t), rows);
-    }
-
     /// All states of W tiles through a block. The carried gradient takes what belongs to the borders between runs on the way.
     template <index W, bool BPerLane, bool CPerLane>
     void run_states(index block, index t, index first, const index* cuts, index runs)
@@ -242,7 +242,10 @@ private:
         }
         R* const carry = m_.carry + t * state_tile_;
         prefetch_rows ahead[7 * W], *last = ahead;
-        for (index w = 0; w < W; ++w) last = tile_ahead(first, t + W + w, last);
+        for (index w = 0; w < W; ++w) {
+            const tile_place next = two_on(first, t + w, first - scan_steps);
+            if (next.first >= 0) last = rows_.ahead(next.first, c0_ + next.t * n, tile_channels(next.t), last);
+        }
         adjoint_run<R> run{.tile = m_.tile,
                            .rates = m_.rates + t * rate_tile_,
                            .h = checkpoint(block, t),

@@ -110,7 +110,8 @@ template <class Arch, class R, index W, index N, bool BPerLane, bool CPerLane>
     for (index r = run.runs; r-- > run.first_run;) {
         for (index s = run.cuts[r + 1]; s-- > run.cuts[r];) {
             const R *const B = run.B + s * run.B_step, *const C = run.C + s * run.C_step;
-            const R *const decays = tile.a + s * kept_row, *const before = tile.h + (s + r) * kept_row, *const after = before + kept_row;
+            const R* const decays = tile.a + s * kept_row;
+            const R *const before = tile.h + (s + r) * kept_row, *const after = before + kept_row;
             R *const dB = run.dB + s * run.row, *const dC = run.dC + s * run.row;
             v delta[W], x[W], dp[W], input[W], decay[W];
             load_row(tile.delta, s, delta);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the backward pass of the selective scan does row by row, before and after the recurrence of a tile: from delta, u, dy and
-// z to step sizes, inputs and the gradient before the gate, and from the sums over the states to ddelta, du and dz.
+// What the backward pass of the selective scan does row by row, before and after the recurrence of a tile: from delta, u, dy
+// and z to step sizes, inputs and the gradient before the gate, and from the sums over the states to ddelta, du and dz.
 
 #include <ssmkit/args/selective_scan_backward.hpp>
 #include <ssmkit/detail/selective_scan_partials.hpp>
@@ -33,6 +33,14 @@ public:
     {
         first_ = first;
         steps_ = steps;
+    }
+
+    /// Fills delta and x of the tile with the `channels` channels from c, for the way forward.
+    void prepare_inputs(index c, index channels, const R* bias)
+    {
+        const tile_rows<const R> delta = rows_of(f_.delta, c, channels, m_.raw.delta);
+        const tile_rows<const R> u = rows_of(f_.u, c, channels, m_.raw.u);
+        f_.delta_softplus ? prepare_input_rows<true>(delta, u, bias) : prepare_input_rows<false>(delta, u, bias);
     }
 
     /// Fills delta, x and dp of the tile with the `channels` channels from c.
@@ -81,7 +89,8 @@ private:
     template <class E>
     bool in_place(const view<E, 3>& array, index channels) const
     {
-        return std::is_same_v<std::remove_const_t<E>, R> && array.data() && array.stride(2) == 1 && channels == n && !visit_.order.data();
+        const bool together = array.data() && array.stride(2) == 1 && !visit_.order.data();
+        return std::is_same_v<std::remove_const_t<E>, R> && together && channels == n;
     }
 
     template <class E>
@@ -110,6 +119,15 @@ private:
         if (to.data()) store_steps<Arch, R>(from.data, 0, to, b_, visit_, first_, steps_, c, channels);
     }
 
+    template <bool Softplus>
+    [[gnu::flatten]] void prepare_input_rows(tile_rows<const R> delta, tile_rows<const R> u, const R* bias) const
+    {
+        for (index s = 0, i = 0; s < steps_; ++s, i += n) {
+            const v raw = load<R, Arch>(delta.data + s * delta.step), input = load<R, Arch>(u.data + s * u.step);
+            prepare_lanes<Arch, R, Softplus, false>(raw, input, bias, nullptr, m_.tile.delta + i, m_.tile.x + i, nullptr);
+        }
+    }
+
     template <bool Softplus, bool Gated>
     [[gnu::flatten]] void prepare_rows(index row, tile_rows<const R> delta, tile_rows<const R> u, tile_rows<const R> dy,
                                        tile_rows<const R> z, v bias) const
@@ -131,7 +149,8 @@ private:
     }
 
     /// raw.delta and raw.z hold the derivatives of the step size and, times dy, of the gate.
-    [[gnu::flatten]] void finish_rows(index at, v D, R* to_dD, R* to_bias, tile_rows<R> to_u, tile_rows<R> to_delta, tile_rows<R> to_z) const
+    [[gnu::flatten]] void finish_rows(index at, v D, R* to_dD, R* to_bias, tile_rows<R> to_u, tile_rows<R> to_delta,
+                                      tile_rows<R> to_z) const
     {
         const v rates(is_complex<Param> ? R(1) : R(1 / log2_e));
         v dD = load<R, Arch>(to_dD), dbias = load<R, Arch>(to_bias);

@@ -12,7 +12,8 @@
 namespace ssmkit::detail {
 
 /// Channels whose part of dB and dC is summed together before the sums are added up: a task takes whole parts, and how many
-/// does not matter to the result.
+/// does not matter to the result. Where time is contiguous a task takes one: every channel is a page of its own, and the pages
+/// of 1536 channels are more than the second-level TLB holds (15 % slower). Where channels are, long rows are 3 % faster.
 inline constexpr index backward_part = 256;
 
 /// Where dB or dC is summed up before it is written. One row of `states` real numbers a part and token where a group spans
@@ -65,7 +66,6 @@ template <class Arch, class T, class Param>
 struct backward_scratch {
     using R = compute_t<T>;
     using coefficient = scan_coefficient<Arch, R, selective_element_t<T, Param>>;
-    R *delta, *x;            // [tile][step][lane] on the way forward
     struct {
         R *delta, *u, *dy, *z;
     } raw;                   // [step][lane] of the tiles at hand, as given; later ddelta, du and dz
@@ -86,8 +86,6 @@ struct backward_scratch {
         const index blocks = std::max(index{1}, (f.u.extent(1) + scan_steps - 1) / scan_steps);
         const index parts = (width + backward_part - 1) / backward_part;
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
-        delta = take(width * scan_steps);
-        x = take(width * scan_steps);
         for (R** p : {&raw.delta, &raw.u, &raw.dy, &raw.z}) *p = take(adjoint_tiles<Arch, Param> * n * scan_steps);
         bias = take(width);
         rates = take(width * state * rate_rows<Param>);
@@ -109,8 +107,8 @@ struct backward_scratch {
 template <class Arch, class T, class Param>
 backward_plan<Arch, T, Param>::backward_plan(const selective_scan_backward_args<T, Param>& a, workspace memory,
                                              std::size_t concurrency)
-    : channels(partition_channels<Arch>(a.forward, scan_channels, concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1,
-                                        backward_part)),
+    : channels(partition_channels<Arch>(a.forward, a.forward.u.stride(2) == 1 ? scan_channels : backward_part,
+                                        concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1, backward_part)),
       B(a.dB, channels, channels.B_per_lane, a.forward.u.extent(2), a.forward.u.extent(1)),
       C(a.dC, channels, channels.C_per_lane, a.forward.u.extent(2), a.forward.u.extent(1)),
       segment_slots(tiles_for<R, Arch>(B.segment) * lanes<R, Arch>), slots(a.forward.u.extent(2) / B.segment * segment_slots)

@@ -241,7 +241,7 @@ private:
             inside = inside || snapshot_after(cuts[r + 1]);
         }
         R* const carry = m_.carry + t * state_tile_;
-        prefetch_rows ahead[7 * W], *last = ahead;
+        lines_ahead ahead[7 * W], *last = ahead;
         for (index w = 0; w < W; ++w) {
             const tile_place next = two_on(first, t + w, first - scan_steps);
             if (next.first >= 0) last = rows_.ahead(next.first, c0_ + next.t * n, tile_channels(next.t), last);

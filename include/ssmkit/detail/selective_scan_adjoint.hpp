@@ -26,6 +26,14 @@ struct adjoint_tile {
     R* h;               // the same, [step and run]: of every run the state before it and after each of its steps
 };
 
+/// Memory that a block is going to need: a line a step.
+struct lines_ahead {
+    const char* first;
+    index stride;
+
+    void ask(index step) const { prefetch(first + step * stride); }
+};
+
 /// What a group of states takes through a block of steps; pointers are to the group's first state in the first tile.
 template <class R>
 struct adjoint_run {
@@ -44,15 +52,16 @@ struct adjoint_run {
     index first_run;     // runs first_run ... runs - 1 are taken backward, the ones before only forward
     bool with_y;
     bool first_states;   // y, input and decay start at zero
-    prefetch_rows* ahead;  // memory to ask for on the way, a line of each a step
+    const lines_ahead* ahead;  // memory to ask for on the way, a line of each a step
     index rows_ahead;
 };
 
 /// a_t and h_t of N real states, forward over the runs. G_t = dp_t C_t + a_{t+1} G_{t+1} and what follows from it, backward.
 /// Lanes run along the channels of W tiles. Two passes over 16 steps, with a and h in the first-level cache between them.
-template <class Arch, class R, index W, index N, bool BPerLane, bool CPerLane>
-[[gnu::noinline, gnu::flatten]] void adjoint_of_states(const adjoint_run<R>& run)
+template <class Arch, class R, index W, index N, bool WithY, bool BPerLane, bool CPerLane>
+[[gnu::noinline, gnu::flatten]] void adjoint_of_states(const adjoint_run<R>& the_run)
 {
+    const adjoint_run<R> run = the_run;  // stores to the tiles could alias what lies behind a reference
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>, tile_rows = scan_steps * n, kept_row = N * W * n;
     const adjoint_tile<R> tile = run.tile;
@@ -91,16 +100,16 @@ template <class Arch, class R, index W, index N, bool BPerLane, bool CPerLane>
                 v delta[W], x[W], y[W];
                 load_row(tile.delta, s, delta);
                 load_row(tile.x, s, x);
-                sums_before(tile.y, s, y);
+                if constexpr (WithY) sums_before(tile.y, s, y);
                 each([&](auto i, auto w, auto k) {
                     const v a = fast_exp2(delta[w] * rate(i, w));
                     store(a, decays + k * n);
                     h[k] = multiply_add(a, h[k], x[w] * coefficient<Arch, R, BPerLane>(B, i));
-                    if (run.with_y) y[w] = multiply_add(coefficient<Arch, R, CPerLane>(C, i), h[k], y[w]);
+                    if constexpr (WithY) y[w] = multiply_add(coefficient<Arch, R, CPerLane>(C, i), h[k], y[w]);
                 });
                 keep();
-                for (index i = 0; i < run.rows_ahead; ++i) run.ahead[i].step();
-                if (run.with_y) store_row(y, tile.y, s);
+                for (index i = 0; i < run.rows_ahead; ++i) run.ahead[i].ask(s);
+                if constexpr (WithY) store_row(y, tile.y, s);
             }
         }
     }
@@ -192,7 +201,7 @@ template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
                     }
                 });
                 keep();
-                for (index i = 0; i < run.rows_ahead; ++i) run.ahead[i].step();
+                for (index i = 0; i < run.rows_ahead; ++i) run.ahead[i].ask(s);
                 if (run.with_y) store(multiply_add(two, y, sum_before(tile.y, s)), tile.y + s * n);
             }
         }
@@ -224,7 +233,8 @@ template <class Arch, class R, bool BPerLane, bool CPerLane, std::size_t... I>
                 store(load<R, Arch>(to_C + n) - dp * load<R, Arch>(after + (2 * i + 1) * n), to_C + n);
                 re[i] = multiply_add(a, G, b * H);
                 im[i] = a * H - b * G;
-                const v q = multiply_add(re[i], h_re, im[i] * h_im), p = im[i] * h_re - re[i] * h_im;  // conj(a) G conj(h_{t-1})
+                // conj(a) G conj(h_{t-1})
+                const v q = multiply_add(re[i], h_re, im[i] * h_im), p = im[i] * h_re - re[i] * h_im;
                 size = multiply_add(q, load<R, Arch>(rates + 3 * i * n), size);
                 turn = multiply_add(p, load<R, Arch>(rates + (3 * i + 1) * n), turn);
                 dA_re[i] = multiply_add(delta, q, dA_re[i]);
@@ -251,14 +261,16 @@ void adjoint_of_all_states(adjoint_run<R> run, index state)
     if (state == 0) return;
     constexpr index n = lanes<R, Arch>, k = components<Param>, most = adjoint_states<Arch, Param> / W;
     const index rows = run.rows_ahead, rows_a_group = (rows * most + state - 1) / state;
-    prefetch_rows* const last = run.ahead + rows;
+    const lines_ahead* const last = run.ahead + rows;
     const auto advance = [&]<index N>(std::integral_constant<index, N>) {
         for (; state >= N; state -= N) {
             run.rows_ahead = std::min(rows_a_group, last - run.ahead);
             if constexpr (is_complex<Param>) {
-                adjoint_of_complex_states<Arch, R, BPerLane, CPerLane>(run, std::make_index_sequence<static_cast<std::size_t>(N)>{});
+                constexpr auto states = std::make_index_sequence<static_cast<std::size_t>(N)>{};
+                adjoint_of_complex_states<Arch, R, BPerLane, CPerLane>(run, states);
             } else {
-                adjoint_of_states<Arch, R, W, N, BPerLane, CPerLane>(run);
+                run.with_y ? adjoint_of_states<Arch, R, W, N, true, BPerLane, CPerLane>(run)
+                           : adjoint_of_states<Arch, R, W, N, false, BPerLane, CPerLane>(run);
             }
             run.first_states = false;
             run.ahead += run.rows_ahead;

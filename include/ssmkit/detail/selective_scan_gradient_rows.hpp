@@ -72,15 +72,16 @@ public:
         if (dz.data == m_.raw.z + at * rows) put(dz, a_.dz, c, channels);
     }
 
-    /// Appends the memory of a tile's rows from step `first`, to be asked for.
-    prefetch_rows* ahead(index first, index c, index channels, prefetch_rows* to) const
+    /// Appends the memory of a tile's rows from step `first`, to be asked for: lines a step apart, or a channel.
+    lines_ahead* ahead(index first, index c, index channels, lines_ahead* to) const
     {
-        for (const auto* array : {&f_.delta, &f_.u, &a_.dy, &f_.z}) {
-            if (array->data()) *to++ = rows_ahead(*array, b_, visit_, first, c, channels);
-        }
-        for (const auto* array : {&a_.du, &a_.ddelta, &a_.dz}) {
-            if (array->data()) *to++ = rows_ahead(*array, b_, visit_, first, c, channels);
-        }
+        const auto append = [&](const auto& array) {
+            if (array.data() == nullptr) return;
+            const prefetch_rows rows = rows_ahead(array, b_, visit_, first, c, channels);
+            if (rows.next) *to++ = {rows.next, rows.stride};
+        };
+        for (const auto* array : {&f_.delta, &f_.u, &a_.dy, &f_.z}) append(*array);
+        for (const auto* array : {&a_.du, &a_.ddelta, &a_.dz}) append(*array);
         return to;
     }
 

@@ -40,52 +40,52 @@ namespace ssmkit {
 /// `sequences` stands for batch, or with cu_seqlens for cu_seqlens.extent(0) - 1. A sequence may be cut anywhere:
 /// final_state of one piece is initial_state of the next.
 ///
-/// Chunk c is made of the tokens visited from number c * chunk on, `chunk` of them, fewer in the last. For the three outputs
-/// that speak of chunks, number of chunks: ssd_chunk_count(length, chunk).
+/// Chunk c is made of the tokens visited from number c * chunk on, `chunk` of them, fewer in the last; there are
+/// ssd_chunk_count(length, chunk). Its summary joins the states at its edges:
 ///
 ///     prev_states_{c+1} = exp(log_decay at the last token of chunk c) prev_states_c + chunk_states_c
 ///
-/// where no sequence begins within chunk c, and chunk_states_c where one does. With chunk = length they summarise the whole
-/// sequence, so that it can be computed in pieces side by side whose states are joined afterwards.
+/// or chunk_states_c alone where seq_idx sets the state to zero within chunk c; behind the last chunk this is final_state. With
+/// chunk = length the whole sequence has one summary, so that pieces can be computed side by side and joined afterwards.
 template <class T>
 struct ssd_args {
     using compute = compute_t<T>;
 
-    view<const T, 4> u{};                    ///< (batch, length, nheads, headdim)         input
-    view<const T, 3> delta{};                ///< (batch, length, nheads)                  step size before bias and softplus
-    view<const compute, 1> A{};              ///< (nheads)                                 rate; < 0 for a stable model
-    view<const T, 4> B{}, C{};               ///< (batch, length, ngroups, state)          input and output map
-    view<const compute, 2> D{};              ///< (nheads, headdim)                        skip; optional
-    view<const T, 4> z{};                    ///< (batch, length, nheads, headdim)         gate; optional
-    view<const compute, 1> delta_bias{};     ///< (nheads)                                 optional
-    bool delta_softplus = false;             ///<                                          apply softplus to delta + delta_bias
-    compute delta_min = 0;                   ///<                                          limits of the step: at least delta_min,
-                                             ///<                                          at most delta_max, which is not below it
+    view<const T, 4> u{};                    ///< (batch, length, nheads, headdim)     input
+    view<const T, 3> delta{};                ///< (batch, length, nheads)              step size before bias and softplus
+    view<const compute, 1> A{};              ///< (nheads)                             rate; < 0 for a stable model
+    view<const T, 4> B{}, C{};               ///< (batch, length, ngroups, state)      input and output map
+    view<const compute, 2> D{};              ///< (nheads, headdim)                    skip; optional
+    view<const T, 4> z{};                    ///< (batch, length, nheads, headdim)     gate; optional
+    view<const compute, 1> delta_bias{};     ///< (nheads)                             optional
+    bool delta_softplus = false;             ///<                                      apply softplus to delta + delta_bias
+    compute delta_min = 0;                   ///<                                      limits of the step after that:
+                                             ///<                                      delta_min <= delta_max
     compute delta_max = std::numeric_limits<compute>::infinity();
-    bool prescaled = false;                  ///<                                          u is given multiplied by Δ, which then
-                                             ///<                                          only decays. Listing 1's A is delta then,
-                                             ///<                                          A is 1, and delta_min -infinity
-    view<const compute, 4> initial_state{};  ///< (sequences, nheads, headdim, state)      optional: zero
-    view<const std::int32_t, 2> seq_idx{};   ///< (batch, length)                          sequence of each token; optional
-    view<const index, 1> cu_seqlens{};       ///< (sequences + 1)                          first token of each sequence, then length:
-                                             ///<                                          ascending from 0 (range-checked); optional,
-                                             ///<                                          only for batch = 1 and without seq_idx
-    bool reverse = false;                    ///<                                          visit the tokens (of each sequence) from
-                                             ///<                                          last to first
-    index chunk = 256;                       ///<                                          tokens a chunk, >= 1: for log_decay,
-                                             ///<                                          chunk_states and prev_states. The other
-                                             ///<                                          outputs depend on it by rounding only
-    view<T, 4> y{};                          ///< (batch, length, nheads, headdim)         output
-    view<T, 4> y_ungated{};                  ///< (batch, length, nheads, headdim)         p, the output before the gate; optional
-    view<compute, 4> final_state{};          ///< (sequences, nheads, headdim, state)      state after the last token; optional
-    view<compute, 3> delta_out{};            ///< (batch, length, nheads)                  Δ, 0 for padding; optional
-    view<compute, 3> log_decay{};            ///< (batch, length, nheads)                  Δ A summed up to this token, from the first
-                                             ///<                                          one of its chunk, or of its sequence if that
-                                             ///<                                          is later; optional, not with cu_seqlens
-    view<compute, 5> chunk_states{};         ///< (batch, chunks, nheads, headdim, state)  state after a chunk had it been zero before;
-                                             ///<                                          optional, not with cu_seqlens
-    view<compute, 5> prev_states{};          ///< (batch, chunks, nheads, headdim, state)  state before a chunk; optional, not with
-                                             ///<                                          cu_seqlens
+    bool prescaled = false;                  ///<                                      u comes multiplied by Δ, which then only
+                                             ///<                                      decays; for listing 1's A as delta, A is 1
+                                             ///<                                      and delta_min -infinity
+    view<const compute, 4> initial_state{};  ///< (sequences, nheads, headdim, state)  optional: zero
+    view<const std::int32_t, 2> seq_idx{};   ///< (batch, length)                      sequence of each token; optional
+    view<const index, 1> cu_seqlens{};       ///< (sequences + 1)                      first token of each sequence, then length:
+                                             ///<                                      ascending from 0 (range-checked); optional,
+                                             ///<                                      for batch = 1 and without seq_idx
+    bool reverse = false;                    ///<                                      visit the tokens (of each sequence) from
+                                             ///<                                      last to first
+    index chunk = 256;                       ///<                                      tokens a chunk, >= 1: for log_decay and
+                                             ///<                                      what follows it. The other outputs depend
+                                             ///<                                      on it by rounding only
+    view<T, 4> y{};                          ///< (batch, length, nheads, headdim)     output
+    view<T, 4> y_ungated{};                  ///< (batch, length, nheads, headdim)     p, before the gate; optional
+    view<compute, 4> final_state{};          ///< (sequences, nheads, headdim, state)  after the last token; optional
+    view<compute, 3> delta_out{};            ///< (batch, length, nheads)              Δ, 0 for padding; optional
+    view<compute, 3> log_decay{};            ///< (batch, length, nheads)              Δ A summed up to this token, from the
+                                             ///<                                      first one of its chunk, or of its sequence
+                                             ///<                                      if that is later; optional, like the next
+                                             ///<                                      two not with cu_seqlens
+    view<compute, 5> chunk_states{};         ///< (batch, chunks, nheads, headdim, state)  after a chunk, had it been zero
+                                             ///<                                      before it; optional
+    view<compute, 5> prev_states{};          ///< (batch, chunks, nheads, headdim, state)  before a chunk; optional
 };
 
 /// How many chunks a sequence has; the last one may be short.

@@ -40,19 +40,19 @@ template <class T>
 struct ssd_backward_args {
     using compute = compute_t<T>;
 
-    ssd_args<T> forward{};                    ///<                                   ssd's inputs; its outputs are ignored and
-                                              ///<                                   may be empty
-    view<const T, 4> dy{};                    ///< (batch, length, nheads, headdim)
-    view<const compute, 4> dfinal_state{};    ///< (sequences, nheads, headdim, state)  optional: zero
+    ssd_args<T> forward{};                   ///<                                      ssd's inputs; its outputs are ignored and
+                                             ///<                                      may be empty
+    view<const T, 4> dy{};                   ///< (batch, length, nheads, headdim)
+    view<const compute, 4> dfinal_state{};   ///< (sequences, nheads, headdim, state)  optional: zero
 
-    view<T, 4> du{};                          ///< (batch, length, nheads, headdim)  outputs, here and below: optional
-    view<T, 3> ddelta{};                      ///< (batch, length, nheads)
-    view<T, 4> dz{};                          ///< (batch, length, nheads, headdim)  only where there is a z
-    view<compute, 1> dA{};                    ///< (nheads)
-    view<compute, 4> dB{}, dC{};              ///< (batch, length, ngroups, state)   stride 0 sums
-    view<compute, 2> dD{};                    ///< (nheads, headdim)                 stride 0 sums
-    view<compute, 1> ddelta_bias{};           ///< (nheads)
-    view<compute, 4> dinitial_state{};        ///< (sequences, nheads, headdim, state)
+    view<T, 4> du{};                         ///< (batch, length, nheads, headdim)     outputs, here and below: optional
+    view<T, 3> ddelta{};                     ///< (batch, length, nheads)
+    view<T, 4> dz{};                         ///< (batch, length, nheads, headdim)     only where there is a z
+    view<compute, 1> dA{};                   ///< (nheads)
+    view<compute, 4> dB{}, dC{};             ///< (batch, length, ngroups, state)      stride 0 sums
+    view<compute, 2> dD{};                   ///< (nheads, headdim)                    stride 0 sums
+    view<compute, 1> ddelta_bias{};          ///< (nheads)
+    view<compute, 4> dinitial_state{};       ///< (sequences, nheads, headdim, state)
 };
 
 /// The gradient, (nheads), of a parameter with one value a head: tied_over_head's counterpart for dD.

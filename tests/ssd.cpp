@@ -642,15 +642,17 @@ TEST_CASE("ssd: bias, then softplus, then the limits")
         return y;
     };
     const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+    volatile float raw = -1;  // not folded by the compiler, whose functions round differently
+    const float softplus_of_minus_one = std::log1p(std::exp(float(raw)));
     CHECK(step_of(0.5f, 0.25f, false, 0, 0) == 0.75f);
     CHECK(step_of(-0.5f, 0.25f, false, 0, 0) == 0);         // by default negative steps are none
     CHECK(step_of(1e30f, 0, false, 0, 0) == 1e30f);         // and large ones stay
     CHECK(step_of(-0.5f, 0.25f, false, -inf, inf) == -0.25f);
     CHECK(step_of(0.5f, 0.25f, false, 1, 2) == 1);
     CHECK(step_of(3, 0, false, 1, 2) == 2);
-    CHECK(step_of(-1, 0, true, 0, 0) == std::log1p(std::exp(-1.0f)));  // softplus before the limits: positive, kept
+    CHECK(step_of(-1, 0, true, 0, 0) == softplus_of_minus_one);  // softplus before the limits: positive, kept
     CHECK(step_of(-1, 0, true, 0.5f, 1) == 0.5f);
-    CHECK(step_of(-3, 2, true, 0.1f, 1) == std::log1p(std::exp(-1.0f)));  // bias before softplus
+    CHECK(step_of(-3, 2, true, 0.1f, 1) == softplus_of_minus_one);  // bias before softplus
     CHECK(step_of(20, 0, true, 0, 0) == 20);
     CHECK(step_of(21, 0, true, 0, 0) == 21);
     CHECK(step_of(1e7f, 0, true, 0, 0) == 1e7f);
@@ -682,7 +684,9 @@ TEST_CASE("ssd: an input that is prescaled is the product of step and input")
     reference::ssd(p.args());
     s.prescaled = true;
     ssd_problem<double> scaled(s);
-    scaled.u.fill([&](index b, index t, index head, index channel) { return p.delta_out(b, t, head) * p.u(b, t, head, channel); });
+    scaled.u.fill([&](index b, index t, index head, index channel) {
+        return p.delta_out(b, t, head) * p.u(b, t, head, channel);
+    });
     reference::ssd(scaled.args());
     CHECK(worst_of_budget(scaled, p).error <= 1);
 
@@ -846,7 +850,7 @@ TEST_CASE("ssd: names the argument that does not fit")
     CHECK(complaint([](auto& a) { a.B = a.C = {a.B.data(), {2, 37, 3, 5}, {0, 0, 0, 1}}; }) ==
           "ssd: B has 3 groups, expected a divisor of 4 channels");
     CHECK(begins(complaint([](auto& a) { a.B = a.C = {a.B.data(), {2, 37, 0, 5}, {0, 0, 0, 1}}; }), "ssd: B has 0 groups"));
-    CHECK(begins(complaint([](auto& a) { a.D = a.D.slice(1, 0, 1); }), "ssd: D has shape (4, 1), expected (nheads = 4, headdim = 3)"));
+    CHECK(complaint([](auto& a) { a.D = a.D.slice(1, 0, 1); }) == "ssd: D has shape (4, 1), expected (nheads = 4, headdim = 3)");
     CHECK(begins(complaint([](auto& a) { a.z = a.z.slice(3, 0, 2); }), "ssd: z has shape (2, 37, 4, 2)"));
     CHECK(begins(complaint([](auto& a) { a.delta_bias = a.delta_bias.slice(0, 0, 1); }), "ssd: delta_bias has shape (1)"));
     CHECK(complaint([](auto& a) { a.delta_min = 2, a.delta_max = 1; }) == "ssd: delta_min is not at most delta_max");
@@ -865,7 +869,8 @@ TEST_CASE("ssd: names the argument that does not fit")
     CHECK(begins(complaint([](auto& a) { a.log_decay = a.log_decay.slice(1, 0, 1); }), "ssd: log_decay has shape (2, 1, 4)"));
     CHECK(begins(complaint([](auto& a) { a.chunk_states = a.chunk_states.slice(1, 0, 4); }),
                  "ssd: chunk_states has shape (2, 4, 4, 3, 5), expected (batch = 2, chunks = 5, "));
-    CHECK(begins(complaint([](auto& a) { a.chunk = 7; }), "ssd: chunk_states has shape (2, 5, 4, 3, 5), expected (batch = 2, chunks = 6"));
+    CHECK(begins(complaint([](auto& a) { a.chunk = 7; }),
+                 "ssd: chunk_states has shape (2, 5, 4, 3, 5), expected (batch = 2, chunks = 6"));
     CHECK(begins(complaint([](auto& a) { a.prev_states = a.prev_states.slice(0, 0, 1); }), "ssd: prev_states has shape (1, "));
 
     CHECK(complaint([](auto& a) { a.y = {const_cast<float*>(a.u.data()), 2, 37, 4, 3}; }) == "ssd: y overlaps u in memory");
@@ -897,7 +902,8 @@ TEST_CASE("ssd: cu_seqlens must cut one row from its beginning to its end")
         CHECK(complaint(ends, nothing) == "ssd: cu_seqlens is not ascending from 0 to length");
     }
     const index one = 0;
-    CHECK(complaint({}, [&](auto& a) { a.cu_seqlens = {&one, 0}; }) == "ssd: cu_seqlens is empty, expected sequences + 1 elements");
+    CHECK(complaint({}, [&](auto& a) { a.cu_seqlens = {&one, 0}; }) ==
+          "ssd: cu_seqlens is empty, expected sequences + 1 elements");
     CHECK(complaint({0, 4, 10}, nothing).find("ssd: initial_state has shape (5, 4, 3, 5), expected (sequences = 2, ") == 0);
     CHECK(complaint({0, 4, 10}, [](auto& a) { a.initial_state = {}; }).find("ssd: final_state has shape (5, ") == 0);
     const std::vector<std::int32_t> ids(10);

@@ -1,0 +1,177 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ssmkit/reference/ssd.hpp>
+#include <ssmkit/reference/ssd_backward.hpp>
+
+#include "golden.hpp"
+
+namespace {
+
+using golden::index, golden::problem, golden::view;
+
+/// Until the kernels exist, only --reference can be asked for.
+void require_reference(problem& p)
+{
+    if (!p.reference()) throw golden::unknown("ssd has no kernel yet, only a reference");
+}
+
+/// The pair of limits; an infinite one is a string.
+std::pair<double, double> limits(problem& p)
+{
+    const auto stored = p.flag<nlohmann::json>("dt_limit");
+    if (!stored.is_array() || stored.size() != 2) throw std::runtime_error("dt_limit is not a pair");
+    const auto number = [](const nlohmann::json& limit) {
+        if (!limit.is_string()) return limit.get<double>();
+        if (limit == "inf") return std::numeric_limits<double>::infinity();
+        if (limit == "-inf") return -std::numeric_limits<double>::infinity();
+        throw std::runtime_error("dt_limit holds a word that is no number");
+    };
+    return {number(stored[0]), number(stored[1])};
+}
+
+/// D, (nheads) or (nheads, headdim).
+template <class E>
+view<const E, 2> skip(problem& p, index headdim)
+{
+    if (!p.has("D")) return {};
+    return p.shape("D").size() == 1 ? ssmkit::tied_over_head(p.input<E>("D", 0), headdim) : p.input<E>("D", 0, 1);
+}
+
+template <class E>
+view<E, 2> skip_gradient(problem& p, index headdim)
+{
+    if (!p.has("dD")) return {};
+    return p.shape("dD").size() == 1 ? ssmkit::summed_over_head(p.output<E>("dD", 0), headdim) : p.output<E>("dD", 0, 1);
+}
+
+/// A number per token as the authors have it, (batch, nheads, chunks, chunk): behind the last token the steps are zero, so
+/// that a step is 0 there and a running sum stays what it was.
+template <class E>
+void hand_in(const view<E, 4>& stored, const std::vector<E>& tokens, index length, bool running_sum)
+{
+    if (stored.data() == nullptr) return;
+    const index nheads = stored.extent(1), chunk = stored.extent(3);
+    for (index b = 0; b < stored.extent(0); ++b) {
+        for (index head = 0; head < nheads; ++head) {
+            for (index t = 0; t < stored.extent(2) * chunk; ++t) {
+                const bool beyond = t >= length;
+                const index from = std::min(t, length - 1);
+                E& to = stored(b, head, t / chunk, t % chunk);
+                to = beyond && !running_sum ? E(0) : tokens[static_cast<std::size_t>((b * length + from) * nheads + head)];
+            }
+        }
+    }
+}
+
+const golden::handler ssd_chunk_scan("ssd_chunk_scan", []<class T>(golden::element<T>, problem& p) {
+    using real = ssmkit::compute_t<T>;
+    require_reference(p);
+    p.descriptive("ngroups", "nheads", "headdim", "dstate", "D", "has_z", "has_dt_bias", "has_initial_states", "has_seq_idx",
+                  "has_cu_seqlens", "has_dfinal_states");
+    const std::vector<index> shape = p.shape("x");
+    const index batch = shape.at(0), length = shape.at(1), nheads = shape.at(2), headdim = shape.at(3);
+    const auto [low, high] = limits(p);
+    const ssmkit::ssd_args<T> inputs{
+        .u = p.input<T>("x", 0, 1, 2, 3),
+        .delta = p.input<T>("dt", 0, 1, 2),
+        .A = p.input<real>("A", 0),
+        .B = p.input<T>("B", 0, 1, 2, 3),
+        .C = p.input<T>("C", 0, 1, 2, 3),
+        .D = skip<real>(p, headdim),
+        .z = p.input<T>("z", 0, 1, 2, 3),
+        .delta_bias = p.input<real>("dt_bias", 0),
+        .delta_softplus = p.flag<bool>("dt_softplus"),
+        .delta_min = static_cast<real>(low),
+        .delta_max = static_cast<real>(high),
+        .initial_state = p.input<real>("initial_states", 0, 1, 2, 3),
+        .seq_idx = p.input<std::int32_t>("seq_idx", 0, 1),
+        .chunk = p.flag<index>("chunk_size"),
+    };
+    ssmkit::ssd_args<T> forward = inputs;
+    forward.y = p.output<T>("out", 0, 1, 2, 3);
+    forward.final_state = p.output<real>("final_states", 0, 1, 2, 3);
+    forward.chunk_states = p.output<real>("chunk_states", 0, 1, 2, 3, 4);
+    forward.prev_states = p.output<real>("prev_states", 0, 1, 2, 3, 4);
+    std::vector<real> steps(static_cast<std::size_t>(batch * length * nheads)), sums(steps.size());
+    forward.delta_out = {steps, batch, length, nheads};
+    forward.log_decay = {sums, batch, length, nheads};
+    ssmkit::reference::ssd(forward);
+    hand_in(p.output<real>("dt_out", 0, 1, 2, 3), steps, length, false);
+    hand_in(p.output<real>("dA_cumsum", 0, 1, 2, 3), sums, length, true);
+
+    if (p.has("cu_seqlens")) {  // where the authors have both, either says the same
+        if (p.has("initial_states")) throw golden::unknown("initial_states with cu_seqlens: of which sequence?");
+        ssmkit::ssd_args<T> packed = inputs;
+        packed.seq_idx = {};
+        packed.cu_seqlens = p.input<index>("cu_seqlens", 0);
+        packed.y = p.output<T>("out", 0, 1, 2, 3);
+        packed.final_state = p.output<real>("varlen_states", 0, 1, 2, 3);
+        ssmkit::reference::ssd(packed);
+    }
+
+    if (!p.has("dout")) return;
+    const ssmkit::ssd_backward_args<T> backward{
+        .forward = inputs,
+        .dy = p.input<T>("dout", 0, 1, 2, 3),
+        .dfinal_state = p.input<real>("dfinal_states", 0, 1, 2, 3),
+        .du = p.output<T>("dx", 0, 1, 2, 3),
+        .ddelta = p.output<T>("ddt", 0, 1, 2),
+        .dz = p.output<T>("dz", 0, 1, 2, 3),
+        .dA = p.output<real>("dA", 0),
+        .dB = p.output<real>("dB", 0, 1, 2, 3),
+        .dC = p.output<real>("dC", 0, 1, 2, 3),
+        .dD = skip_gradient<real>(p, headdim),
+        .ddelta_bias = p.output<real>("ddt_bias", 0),
+        .dinitial_state = p.output<real>("dinitial_states", 0, 1, 2, 3),
+    };
+    ssmkit::reference::ssd_backward(backward);
+});
+
+// X holds Δ x already and A the logarithm of the decay of each token.
+const golden::handler ssd_minimal_discrete("ssd_minimal_discrete", []<class T>(golden::element<T>, problem& p) {
+    using real = ssmkit::compute_t<T>;
+    require_reference(p);
+    p.descriptive("has_initial_states");
+    const std::vector<real> ones(static_cast<std::size_t>(p.shape("X").at(2)), real(1));
+    // (batch, 1, nheads, headdim, state)
+    const auto without_middle = []<class E>(const view<E, 5>& v) -> view<E, 4> {
+        if (v.data() == nullptr) return {};
+        if (v.extent(1) != 1) throw std::runtime_error("initial_states has more than one state a row");
+        return v.transposed(0, 1)[0];
+    };
+    const ssmkit::ssd_args<T> forward{
+        .u = p.input<T>("X", 0, 1, 2, 3),
+        .delta = p.input<T>("A", 0, 1, 2),
+        .A = {ones, p.shape("X").at(2)},
+        .B = p.input<T>("B", 0, 1, 2, 3),
+        .C = p.input<T>("C", 0, 1, 2, 3),
+        .delta_min = -std::numeric_limits<real>::infinity(),
+        .prescaled = true,
+        .initial_state = without_middle(p.input<real>("initial_states", 0, 1, 2, 3, 4)),
+        .chunk = p.flag<index>("block_len"),
+        .y = p.output<T>("out", 0, 1, 2, 3),
+        .final_state = p.output<real>("final_states", 0, 1, 2, 3),
+    };
+    ssmkit::reference::ssd(forward);
+    if (!p.has("dout")) return;
+    const ssmkit::ssd_backward_args<T> backward{
+        .forward = forward,
+        .dy = p.input<T>("dout", 0, 1, 2, 3),
+        .dfinal_state = p.input<real>("dfinal_states", 0, 1, 2, 3),
+        .du = p.output<T>("dX", 0, 1, 2, 3),
+        .ddelta = p.output<T>("dA", 0, 1, 2),
+        .dB = p.output<real>("dB", 0, 1, 2, 3),
+        .dC = p.output<real>("dC", 0, 1, 2, 3),
+        .dinitial_state = without_middle(p.output<real>("dinitial_states", 0, 1, 2, 3, 4)),
+    };
+    ssmkit::reference::ssd_backward(backward);
+});
+
+}  // namespace

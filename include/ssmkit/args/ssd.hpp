@@ -10,6 +10,13 @@
 
 namespace ssmkit {
 
+/// How ssd computes; results differ by rounding only.
+enum class ssd_form {
+    automatic,  ///< chunked from 16 tokens a sequence on, otherwise recurrent
+    chunked,    ///< matrix products over pieces of a few tokens: the fewest operations
+    recurrent,  ///< token by token, the state in registers: no product of decays is ever formed
+};
+
 /// The state space model of Mamba-2 over whole sequences: a decay per head and token, computed in chunks (SSD).
 ///
 ///     Δ_t = min(max(r_t, delta_min), delta_max),  r_t = softplus(delta_t + delta_bias)  or  delta_t + delta_bias
@@ -75,6 +82,7 @@ struct ssd_args {
     index chunk = 256;                       ///<                                      tokens a chunk, >= 1: for log_decay and
                                              ///<                                      what follows it. The other outputs depend
                                              ///<                                      on it by rounding only
+    ssd_form form = ssd_form::automatic;     ///<                                      how to compute
     view<T, 4> y{};                          ///< (batch, length, nheads, headdim)     output
     view<T, 4> y_ungated{};                  ///< (batch, length, nheads, headdim)     p, before the gate; optional
     view<compute, 4> final_state{};          ///< (sequences, nheads, headdim, state)  after the last token; optional

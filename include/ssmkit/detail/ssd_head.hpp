@@ -1,0 +1,142 @@
+#pragma once
+
+// ssd on registers: a piece of one sequence for one head, chunked or token by token. Lanes run along headdim; the state lies
+// as tiles [tile of headdim][state][lane].
+
+#include <ssmkit/detail/math.hpp>
+#include <ssmkit/detail/tile.hpp>
+#include <ssmkit/detail/tile_product.hpp>
+
+namespace ssmkit::detail {
+
+/// Tokens of a piece in the chunked form: the state products cost the same at any number, those within the piece half of it.
+inline constexpr index ssd_piece_tokens = 32;
+
+/// Tokens between which the state of a head stays where it is, and for which B and C are prepared for all heads of a group.
+inline constexpr index ssd_block_tokens = 256;
+
+/// A piece for one head. Tiles of tokens are [tile of headdim][token][lane], `token_tile` elements each.
+template <class R>
+struct ssd_head_piece {
+    index count, headdim_tiles, state;
+    index token_tile, state_tile;
+    bool live;                  // the state is not zero
+    broadcast_rows<R> B, C;     // (token, state)
+    const R* mixing;            // [token][token] M of the chunked form, rows of ssd_piece_tokens, zero above the diagonal
+    const R* decay;             // [token] chunked: from before the piece to behind the token; recurrent: of the token
+    const R* u;                 // tiles
+    const R* input;             // tiles; chunked: u decayed to the end of the piece; recurrent: Δ u
+    R* y;                       // tiles, out: H C
+    R* h;                       // the state
+};
+
+/// y_i = decay_i C_i H + Σ_{j <= i} M_ij u_j for `Rows` tokens.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_output_tile(const ssd_head_piece<R>& p, index i, index first)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>, row = ssd_piece_tokens;
+    v sums[Rows * Columns];
+    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
+    if (p.live) {
+        const broadcast_rows<R> C{p.C.data + i * p.C.row, p.C.row, p.C.step};
+        add_product<Arch, Rows, Columns>(sums, C, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile}, p.state);
+        unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+            const v decay(p.decay[i + r]);
+            unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c] *= decay; });
+        });
+    }
+    const R *const M = p.mixing + i * row, *const u = p.u + first * p.token_tile;
+    add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{M, row, 1}, tiled_rows<R>{u, p.token_tile}, i);
+    unrolled<Rows>([&](auto d) __attribute__((always_inline)) {  // the triangle: what is above the diagonal is not multiplied, a NaN does not reach back
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            const v right = load<R, Arch>(u + c * p.token_tile + (i + d) * n);
+            unrolled<Rows - d>([&](auto below) __attribute__((always_inline)) {
+                constexpr index r = d + below;
+                sums[r * Columns + c] = multiply_add(v(M[r * row + i + d]), right, sums[r * Columns + c]);
+            });
+        });
+    });
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (i + r) * n); });
+    });
+}
+
+/// H = decay H + Σ_j input_j ⊗ B_j for `Rows` states.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_state_tile(const ssd_head_piece<R>& p, index i, index first)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
+    R* const h = p.h + first * p.state_tile + i * n;
+    const v decay(p.decay[p.count - 1]);
+    v sums[Rows * Columns];
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            sums[r * Columns + c] = p.live ? decay * load<R, Arch>(h + c * p.state_tile + r * n) : v(R(0));
+        });
+    });
+    const broadcast_rows<R> B{p.B.data + i * p.B.step, p.B.step, p.B.row};
+    add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.input + first * p.token_tile, p.token_tile}, p.count);
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], h + c * p.state_tile + r * n); });
+    });
+}
+
+/// The chunked form: section 6 of arXiv:2405.21060, for one chunk and head.
+template <class Arch, class R>
+void ssd_chunked_piece(const ssd_head_piece<R>& p, bool output)
+{
+    for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
+        if (output) {
+            for_each_row_group(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(p, i, first); });
+        }
+        for_each_row_group(p.state, [&](index i, auto rows) { ssd_state_tile<Arch, R, rows(), columns()>(p, i, first); });
+    });
+}
+
+/// `Rows` states through all tokens of a piece, in registers: H = decay_t H + Δ_t u_t ⊗ B_t, y_t += H C_t.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_recurrent_tile(const ssd_head_piece<R>& p, index i, index first)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
+    R* const state = p.h + first * p.state_tile + i * n;
+    v h[Rows * Columns];
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            h[r * Columns + c] = p.live ? load<R, Arch>(state + c * p.state_tile + r * n) : v(R(0));
+        });
+    });
+    const R *B = p.B.data + i * p.B.step, *C = p.C.data + i * p.C.step;
+    const index step = p.B.step, C_step = p.C.step;
+    for (index t = 0; t < p.count; ++t, B += p.B.row, C += p.C.row) {
+        const R* const x = p.input + first * p.token_tile + t * n;
+        R* const y = p.y + first * p.token_tile + t * n;
+        const v decay(p.decay[t]);
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            const v input = load<R, Arch>(x + c * p.token_tile);
+            v sum = i == 0 ? v(R(0)) : load<R, Arch>(y + c * p.token_tile);
+            unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+                v& state_r = h[r * Columns + c];
+                state_r = multiply_add(decay, state_r, input * v(B[r * step]));
+                sum = multiply_add(state_r, v(C[r * C_step]), sum);
+            });
+            store(sum, y + c * p.token_tile);
+        });
+    }
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(h[r * Columns + c], state + c * p.state_tile + r * n); });
+    });
+}
+
+/// The recurrent form.
+template <class Arch, class R>
+void ssd_recurrent_piece(const ssd_head_piece<R>& p)
+{
+    for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
+        for_each_row_group(p.state, [&](index i, auto rows) { ssd_recurrent_tile<Arch, R, rows(), columns()>(p, i, first); });
+    });
+}
+
+}  // namespace ssmkit::detail

@@ -178,6 +178,33 @@ TEMPLATE_TEST_CASE("selective_scan_backward: without tokens the state's gradient
     }
 }
 
+TEST_CASE("selective_scan_backward: a sum over no tokens is zero, in the reference too")
+{
+    float number = 1, dB = 7, dC = 7;
+    selective_scan_backward_args<float> a{
+        .forward = {.u = {&number, 1, 0, 1}, .delta = {&number, 1, 0, 1}, .A = {&number, 1, 1}, .B = {&number, 1, 0, 1, 1}, .C = {&number, 1, 0, 1, 1}},
+        .dy = {&number, 1, 0, 1},
+        .dB = {&dB, {1, 0, 1, 1}, {0, 0, 1, 1}},
+        .dC = {&dC, {1, 0, 1, 1}, {0, 0, 1, 1}}};
+    reference::selective_scan_backward(a);
+    CHECK((dB == 0 && dC == 0));
+    dB = dC = 7;
+    selective_scan_backward(a);
+    CHECK((dB == 0 && dC == 0));
+}
+
+TEMPLATE_TEST_CASE("selective_scan_backward: an infinite step forgets the state, a turning one too", "", f32, complex_f32,
+                   complex_f64)
+{
+    scan_setup s{.batch = 1, .length = 2, .dim = 1, .state = 1};
+    scan_backward_problem<TestType> p(s);
+    using T = typename TestType::T;
+    p.forward.delta.fill([](index, index t, index) { return t == 0 ? T(0.5) : std::numeric_limits<T>::infinity(); });
+    selective_scan_backward(p.args());
+    CHECK(std::isfinite(static_cast<double>(p.du(0, 0, 0))));
+    CHECK(std::isfinite(static_cast<double>(p.ddelta(0, 0, 0))));
+}
+
 TEMPLATE_TEST_CASE("selective_scan_backward: groups collect what their channels contribute", "", f32, f64, bf16, complex_f32)
 {
     constexpr index n = lanes<typename TestType::T>;

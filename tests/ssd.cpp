@@ -123,6 +123,19 @@ TEMPLATE_TEST_CASE("ssd: after a decay of any strength, mild ones are as exact a
     }
 }
 
+TEST_CASE("ssd: a growing mode overflows no sooner than the recurrence does")
+{
+    // 2^12 a token: over 32 tokens more than float holds, of states that are zero but for the last two tokens' input.
+    ssd_setup s{.batch = 1, .length = 32, .nheads = 1, .headdim = 3, .ngroups = 1, .state = 4};
+    s.initial_state = true;
+    ssd_problem<float> p(s);
+    p.A.fill([](index) { return 8.3f; });
+    p.delta.fill([](auto...) { return 1.0f; });
+    p.initial_state.fill([](auto...) { return 0.0f; });
+    p.u.fill([](index, index t, index, index) { return t >= 30 ? 1.0f : 0.0f; });
+    CHECK(against_reference(p, ssd_form::automatic).error <= 1);
+}
+
 TEMPLATE_TEST_CASE("ssd: a NaN reaches what the recurrence says, and nothing else", "", float, double, bfloat16)
 {
     ssd_setup s{.batch = 2, .length = 70, .nheads = 4, .headdim = 9, .ngroups = 2, .state = 6};

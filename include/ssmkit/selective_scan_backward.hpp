@@ -334,8 +334,9 @@ private:
 }  // namespace detail
 
 /// Bytes of scratch memory with which selective_scan_backward(a) runs on any resource of at most this concurrency. In values of
-/// Param's precision, for s real numbers of state a channel: dim s / 256 a token of the batch for each of dB and dC that is
-/// asked for (dim s where groups are narrower than a register; nothing a token where they are summed over time); s / 16 a
+/// Param's precision, for s real numbers of state a channel: s a token of the batch for every group, or every 256 channels
+/// of one, for each of dB and dC that is asked for (dim s where groups are narrower than a register; nothing a token where they
+/// are summed over time); s / 16 a
 /// token and channel of the tasks that run at once, at most 1536 channels a task, to recompute the states from; (s + 2) a
 /// channel and batch row; and some per channel.
 template <class Arch = xsimd::default_arch, class T, class Param>
@@ -350,8 +351,8 @@ std::size_t selective_scan_backward_workspace_size(const selective_scan_backward
 }
 
 /// The gradients of the selective scan: shapes, equations and options at selective_scan_backward_args. Throws shape_error
-/// before anything is written. States are recomputed from checkpoints 16 steps apart. Work splits over batch and multiples of
-/// 256 channels; sums across them have a fixed order, so that results do not depend on the number of threads, bit for bit.
+/// before anything is written. States are recomputed from checkpoints 16 steps apart. Work splits over batch, groups and
+/// multiples of 256 channels of one; sums across them have a fixed order, so that results do not depend on the number of threads, bit for bit.
 template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec = in_place>
 void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, workspace memory = {}, Exec&& exec = {})
 {

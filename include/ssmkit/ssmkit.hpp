@@ -13,3 +13,4 @@
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>
+#include <ssmkit/ssd.hpp>

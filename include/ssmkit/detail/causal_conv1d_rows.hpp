@@ -14,7 +14,7 @@ namespace ssmkit::detail {
 /// Taps and bias of neighbouring channels, turned so that registers load them: element (j, c) of (width + 1, channels).
 template <class R, index Width>
 struct conv_taps {
-    static constexpr index channels = 4096 / static_cast<index>(sizeof(R));  // a page of x; 20 KB of taps for width 4
+    static constexpr index channels = 4096 / static_cast<index>(sizeof(R));  // a page of float x; 20 KB of taps for width 4
     alignas(64) R values[static_cast<std::size_t>((Width + 1) * channels)];
 
     void load(const view<const R, 2>& weight, const view<const R, 1>& bias, index first, index count)

@@ -4,6 +4,7 @@
 // each; ulp figures are exhaustive over float, tests/math.cpp). double: xsimd's, below 2 ulp. All are inlined whatever the
 // compiler thinks of their size: as calls they pass registers through memory and cost half as much again.
 
+#include <limits>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -257,11 +258,14 @@ struct cos_sin {
 };
 
 /// The cosine and sine of 2 pi * step * rate, where rate, in turns, is the sum of two numbers. The product is carried in
-/// double the precision, so that only whole turns are lost. float: absolute error below 8e-7 up to 2^15 turns, 4e-6 up to 2^20.
+/// double the precision, so that only whole turns are lost. float: absolute error below 8e-7 up to 2^15 turns, 4e-6 up to
+/// 2^20. An infinite step makes no turn: it comes with a size of zero, whose product must not be NaN.
 template <class T, class Arch>
-[[gnu::always_inline]] inline cos_sin<T, Arch> cos_sin_of_turns(const vec<T, Arch>& step, const vec<T, Arch>& rate, const vec<T, Arch>& rate_low)
+[[gnu::always_inline]] inline cos_sin<T, Arch> cos_sin_of_turns(const vec<T, Arch>& steps, const vec<T, Arch>& rate,
+                                                                const vec<T, Arch>& rate_low)
 {
     using v = vec<T, Arch>;
+    const v step = xsimd::select(steps == v(std::numeric_limits<T>::infinity()), v(T(0)), steps);
     const v turns = step * rate;
     const v whole = xsimd::nearbyint(turns);
     v r;

@@ -98,7 +98,9 @@ struct backward_scratch {
         C = take(coefficient::scratch(state, plan.channels.chunk, scan_steps, plan.channels.C_per_lane, coefficient::is_constant(f.C)));
         sums_B = plan.B.wanted && plan.B.over_time ? take(plan.B.per_lane ? width * state * k : parts * state * k) : nullptr;
         sums_C = plan.C.wanted && plan.C.over_time ? take(plan.C.per_lane ? width * state * k : parts * state * k) : nullptr;
-        for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) *p = take(adjoint_tiles<Arch, Param> * n * scan_steps);
+        for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) {
+            *p = take(adjoint_tiles<Arch, Param> * n * scan_steps);
+        }
         tile.a = take(scan_steps * adjoint_states<Arch, Param> * k * n);
         tile.h = take(2 * scan_steps * adjoint_states<Arch, Param> * k * n);
     }

@@ -15,6 +15,19 @@ inline constexpr index ssd_piece_tokens = 32;
 /// Tokens between which the state of a head stays where it is, and for which B and C are prepared for all heads of a group.
 inline constexpr index ssd_block_tokens = 256;
 
+/// Rows in memory that are going to be read or written: asked for a few at a time, between products.
+struct rows_to_come {
+    const char* data;
+    index step, lines;  // bytes from a row to the next; cache lines of a row
+
+    void ask(index first, index rows) const
+    {
+        for (index i = first; i < first + rows; ++i) {
+            for (index k = 0; k < lines; ++k) prefetch(data + i * step + 64 * k);
+        }
+    }
+};
+
 /// A piece for one head. Tiles of tokens are [tile of headdim][token][lane], `token_tile` elements each.
 template <class R>
 struct ssd_head_piece {
@@ -28,6 +41,7 @@ struct ssd_head_piece {
     const R* input;             // tiles; chunked: u decayed to the end of the piece; recurrent: Δ u
     R* y;                       // tiles, out: H C
     R* h;                       // the state
+    rows_to_come ahead[2];
 };
 
 /// y_i = decay_i C_i H + Σ_{j <= i} M_ij u_j for `Rows` tokens.
@@ -48,7 +62,8 @@ template <class Arch, class R, index Rows, index Columns>
     }
     const R *const M = p.mixing + i * row, *const u = p.u + first * p.token_tile;
     add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{M, row, 1}, tiled_rows<R>{u, p.token_tile}, i);
-    unrolled<Rows>([&](auto d) __attribute__((always_inline)) {  // the triangle: what is above the diagonal is not multiplied, a NaN does not reach back
+    // The triangle: what is above the diagonal is not multiplied, a NaN does not reach back.
+    unrolled<Rows>([&](auto d) __attribute__((always_inline)) {
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
             const v right = load<R, Arch>(u + c * p.token_tile + (i + d) * n);
             unrolled<Rows - d>([&](auto below) __attribute__((always_inline)) {
@@ -58,7 +73,9 @@ template <class Arch, class R, index Rows, index Columns>
         });
     });
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (i + r) * n); });
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (i + r) * n);
+        });
     });
 }
 
@@ -89,7 +106,12 @@ void ssd_chunked_piece(const ssd_head_piece<R>& p, bool output)
 {
     for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
         if (output) {
-            for_each_row_group(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(p, i, first); });
+            for_each_row_group(p.count, [&](index i, auto rows) {
+                if (first == 0) {
+                    for (const rows_to_come& next : p.ahead) next.ask(i, rows());
+                }
+                ssd_output_tile<Arch, R, rows(), columns()>(p, i, first);
+            });
         }
         for_each_row_group(p.state, [&](index i, auto rows) { ssd_state_tile<Arch, R, rows(), columns()>(p, i, first); });
     });

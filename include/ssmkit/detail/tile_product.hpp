@@ -37,7 +37,9 @@ template <class Arch, index Rows, index Columns, class R>
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) { right[c] = load<R, Arch>(q + c * b.tile); });
         unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
             const v left(p[r * a.row]);
-            unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c] = multiply_add(left, right[c], sums[r * Columns + c]); });
+            unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+                sums[r * Columns + c] = multiply_add(left, right[c], sums[r * Columns + c]);
+            });
         });
     }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <complex>
 #include <cstddef>
@@ -45,10 +46,14 @@ void for_each_element(const view<T, Rank>& v, F&& f)
     }
 }
 
+/// Zeros, also the one element of an axis that is summed over where there is nothing to sum.
 template <class T, std::size_t Rank>
 void clear(const view<T, Rank>& v)
 {
-    for_each_element(v, [](T& x) { x = T(0); });
+    if (v.data() == nullptr) return;
+    std::array<index, Rank> extents;
+    for (std::size_t axis = 0; axis < Rank; ++axis) extents[axis] = v.stride(axis) == 0 ? 1 : v.extent(axis);
+    for_each_element(view<T, Rank>(v.data(), extents, v.strides()), [](T& x) { x = T(0); });
 }
 
 }  // namespace detail

@@ -1,0 +1,440 @@
+#pragma once
+
+// One sequence of ssd for some heads: step sizes and decays, the pieces one after another, skip, gate and states.
+
+#include <algorithm>
+#include <array>
+#include <type_traits>
+
+#include <ssmkit/args/ssd.hpp>
+#include <ssmkit/detail/ssd_head.hpp>
+#include <ssmkit/detail/ssd_pieces.hpp>
+#include <ssmkit/workspace.hpp>
+
+namespace ssmkit::detail {
+
+/// How a call is cut into tasks: a sequence and some heads of one group.
+struct ssd_partition {
+    index heads_per_group, heads, per_group, count;  // heads of a task; tasks of a group and of a sequence
+
+    template <class T>
+    ssd_partition(const ssd_args<T>& a, std::size_t concurrency)
+    {
+        const index groups = a.B.extent(2), sequences = std::max(index{1}, ssd_sequence_count(a));
+        heads_per_group = groups ? a.u.extent(2) / groups : 0;
+        // Several threads get two tasks each, to even out their speeds.
+        const index tasks = concurrency > 1 ? 2 * static_cast<index>(concurrency) : 1;
+        const index wanted = (tasks - 1) / (sequences * std::max(index{1}, groups)) + 1;
+        const index parts = std::clamp(wanted, index{1}, std::max(index{1}, heads_per_group));
+        heads = (heads_per_group + parts - 1) / parts;
+        per_group = heads ? (heads_per_group + heads - 1) / heads : 0;
+        count = groups * per_group;
+    }
+};
+
+/// Scratch memory of one task.
+template <class Arch, class T>
+struct ssd_scratch {
+    using R = compute_t<T>;
+
+    R* state;              // [head][tile of headdim][state][lane]
+    bool* live;            // [head] the state is not zero
+    R* log_decay;          // [head] running sum of Δ A
+    ssd_piece* pieces;     // [piece] of the block
+    R *B, *C;              // [token][state] of the block, where the caller's do not lie so
+    R* turned_B;           // [tile of tokens][state][lane] of a piece
+    R* products;           // [token][token of the piece] C·B of the block
+    R *raw, *delta;        // [token] of the block and the head at hand; 64 more for whole registers
+    R *high, *low;         // [token] of the piece: running sum of log2 decays, in two parts
+    R *decay, *to_end;     // [token] of the piece
+    R* mixing;             // [token][token] of the piece
+    R *u, *input, *y, *z;  // [tile of headdim][token][lane] of the piece
+
+    ssd_scratch(arena& memory, const ssd_args<T>& a, const ssd_partition& p)
+    {
+        constexpr index n = lanes<R, Arch>;
+        const index state_count = a.B.extent(3), tiles = tiles_for<R, Arch>(a.u.extent(3));
+        const index tokens = a.form == ssd_form::recurrent ? ssd_block_tokens : ssd_piece_tokens;
+        const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
+        state = take(p.heads * tiles * state_count * n);
+        live = memory.take<bool>(static_cast<std::size_t>(p.heads));
+        log_decay = take(p.heads);
+        pieces = memory.take<ssd_piece>(static_cast<std::size_t>(ssd_block_tokens));
+        B = take(ssd_block_tokens * state_count);
+        C = take(ssd_block_tokens * state_count);
+        turned_B = take((ssd_piece_tokens + n) * state_count);
+        products = take(ssd_block_tokens * ssd_piece_tokens);
+        raw = take(ssd_block_tokens + n);
+        delta = take(ssd_block_tokens + n);
+        for (R** q : {&high, &low, &decay, &to_end}) *q = take(tokens + n);
+        mixing = take(ssd_piece_tokens * ssd_piece_tokens);
+        for (R** q : {&u, &input, &y, &z}) *q = take(tiles * tokens * n);
+    }
+};
+
+template <class Arch, class T>
+std::size_t ssd_task_bytes(const ssd_args<T>& a, const ssd_partition& p)
+{
+    arena one;
+    ssd_scratch<Arch, T>(one, a, p);
+    return one.size();
+}
+
+/// One sequence for some heads of one group.
+template <class Arch, class T>
+class ssd_task {
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    static constexpr index n = lanes<R, Arch>;
+
+public:
+    ssd_task(const ssd_args<T>& a, const ssd_partition& partition, const ssd_scratch<Arch, T>& m, index sequence, index part)
+        : a_(a), m_(m), sequence_(sequence), b_(a.cu_seqlens.data() ? 0 : sequence), group_(part / partition.per_group),
+          first_head_(group_ * partition.heads_per_group + part % partition.per_group * partition.heads),
+          last_head_(std::min((group_ + 1) * partition.heads_per_group, first_head_ + partition.heads)),
+          headdim_(a.u.extent(3)), state_(a.B.extent(3)), tiles_(tiles_for<R, Arch>(headdim_)), chunked_(a.form != ssd_form::recurrent),
+          tokens_(chunked_ ? ssd_piece_tokens : ssd_block_tokens)
+    {
+    }
+
+    void run()
+    {
+        for (index head = first_head_; head < last_head_; ++head) {
+            load_states(a_.initial_state, head);
+            live(head) = a_.initial_state.data() != nullptr;
+        }
+        sweep(true);
+        if (a_.final_state.data()) {
+            for (index head = first_head_; head < last_head_; ++head) {
+                store_states(a_.final_state.pointer(sequence_, head), a_.final_state.stride(2), a_.final_state.stride(3), head);
+            }
+        }
+        if (a_.chunk_states.data()) sweep(false);
+    }
+
+private:
+    R* state(index head) const { return m_.state + (head - first_head_) * tiles_ * state_ * n; }
+    bool& live(index head) const { return m_.live[head - first_head_]; }
+
+    void load_states(const view<const R, 4>& from, index head) const
+    {
+        if (!from.data()) {
+            std::fill_n(state(head), tiles_ * state_ * n, R(0));
+            return;
+        }
+        load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, state(head),
+                               state_ * n);
+    }
+
+    void store_states(R* to, index headdim_stride, index state_stride, index head)
+    {
+        if (!live(head)) std::fill_n(state(head), tiles_ * state_ * n, R(0));
+        store_tiles<Arch, R, R>(state(head), state_ * n, {to, state_stride, headdim_stride, state_, headdim_});
+    }
+
+    /// Through the whole sequence: for the outputs, or once more for the states that chunks make of zero.
+    void sweep(bool outputs)
+    {
+        const bool packed = a_.cu_seqlens.data() != nullptr, edges = a_.chunk_states.data() || a_.prev_states.data();
+        const index begin = packed ? a_.cu_seqlens[sequence_] : 0;
+        const index end = packed ? a_.cu_seqlens[sequence_ + 1] : a_.u.extent(1);
+        ssd_walk walk(begin, end, a_.reverse, a_.seq_idx.data() ? a_.seq_idx[b_] : view<const std::int32_t, 1>{}, tokens_,
+                      edges ? a_.chunk : std::max(index{1}, end - begin));
+        walk_ = &walk;
+        for (index count; (count = walk.next(m_.pieces, ssd_block_tokens)) > 0;) {
+            if (chunked_ && outputs) {
+                for (index i = 0; i < count; ++i) multiply_C_by_B(m_.pieces[i]);
+            } else {
+                for (index i = 0; i < count; ++i) pack(m_.pieces[i]);
+            }
+            for (index head = first_head_; head < last_head_; ++head) {
+                prepare_steps(head, count, outputs);
+                for (index i = 0; i < count; ++i) {
+                    // Behind the block's last piece comes the first one of the next head.
+                    const bool last = i + 1 == count;
+                    take_piece(head, m_.pieces[i], last ? head + 1 : head, m_.pieces[last ? 0 : i + 1], outputs);
+                }
+            }
+        }
+    }
+
+    /// Rows of B or C as broadcasts read them: where they lie, if that is one after the other in R, or from their copy.
+    broadcast_rows<R> rows_of(const view<const T, 4>& from, R* copy, const ssd_piece& p) const
+    {
+        if (in_place(from)) {
+            const auto* const first = reinterpret_cast<const R*>(from.pointer(b_, walk_->position(p.visit), group_));
+            return {first, walk_->step() * from.stride(1), 1};
+        }
+        return {copy + p.offset * state_, state_, 1};
+    }
+
+    static bool in_place(const view<const T, 4>& from) { return std::is_same_v<T, R> && from.stride(3) == 1; }
+
+    void pack(const ssd_piece& p) const
+    {
+        if (p.padding) return;
+        const auto copy = [&](const view<const T, 4>& from, R* to) {
+            if (in_place(from)) return;
+            for (index i = 0; i < p.count; ++i) {
+                const T* const row = from.pointer(b_, walk_->position(p.visit + i), group_);
+                for (index k = 0; k < state_; ++k) to[(p.offset + i) * state_ + k] = static_cast<R>(row[k * from.stride(3)]);
+            }
+        };
+        copy(a_.B, m_.B);
+        copy(a_.C, m_.C);
+    }
+
+    /// C_i·B_j within a piece, for all heads of the group.
+    void multiply_C_by_B(const ssd_piece& p) const
+    {
+        if (p.padding) return;
+        pack(p);
+        const broadcast_rows<R> B = rows_of(a_.B, m_.B, p), C = rows_of(a_.C, m_.C, p);
+        const index tile = state_ * n;
+        load_tiles<Arch, R, R>({B.data, 1, B.row, state_, p.count}, m_.turned_B, tile);
+        for_each_column_group<Arch>(tiles_for<R, Arch>(p.count), [&](index first, auto columns) {
+            for_each_row_group(p.count, [&](index i, auto rows) {
+                product_tile<rows(), columns()>({C.data + i * C.row, C.row, 1}, {m_.turned_B + first * tile, tile},
+                                                m_.products + (p.offset + i) * ssd_piece_tokens + first * n);
+            });
+        });
+    }
+
+    template <index Rows, index Columns>
+    [[gnu::noinline, gnu::flatten]] void product_tile(broadcast_rows<R> left, tiled_rows<R> right, R* to) const
+    {
+        v sums[Rows * Columns];
+        unrolled<Rows * Columns>([&](auto k) { sums[k] = v(R(0)); });
+        add_product<Arch, Rows, Columns>(sums, left, right, state_);
+        unrolled<Rows>([&](auto r) {
+            unrolled<Columns>([&](auto c) { store(sums[r * Columns + c], to + r * ssd_piece_tokens + c * n); });
+        });
+    }
+
+    /// The step sizes of a head through the block, and the outputs that follow from them alone.
+    void prepare_steps(index head, index pieces, bool outputs)
+    {
+        const R bias = a_.delta_bias.data() ? a_.delta_bias[head] : R(0);
+        index tokens = 0;
+        for (index k = 0; k < pieces; ++k) {
+            const ssd_piece& p = m_.pieces[k];
+            for (index i = 0; i < p.count; ++i, ++tokens) {
+                m_.raw[tokens] = p.padding ? R(0) : static_cast<R>(a_.delta(b_, walk_->position(p.visit + i), head)) + bias;
+            }
+        }
+        limit_steps(tokens);
+        if (!outputs || (!a_.delta_out.data() && !a_.log_decay.data())) return;
+        for (index k = 0; k < pieces; ++k) {
+            const ssd_piece& p = m_.pieces[k];
+            for (index i = 0; i < p.count; ++i) {
+                const index visit = p.visit + i, t = walk_->position(visit);
+                const R delta = p.padding ? R(0) : m_.delta[p.offset + i];
+                if (visit % a_.chunk == 0 || (p.fresh && i == 0)) log_decay(head) = 0;
+                if (!p.padding) log_decay(head) += delta * a_.A[head];
+                if (a_.delta_out.data()) a_.delta_out(b_, t, head) = delta;
+                if (a_.log_decay.data()) a_.log_decay(b_, t, head) = log_decay(head);
+            }
+        }
+    }
+
+    R& log_decay(index head) { return m_.log_decay[head - first_head_]; }
+
+    [[gnu::flatten]] void limit_steps(index tokens) const
+    {
+        const v least(a_.delta_min), most(a_.delta_max);
+        for (index i = 0; i < tokens; i += n) {
+            const v raw = load<R, Arch>(m_.raw + i), r = a_.delta_softplus ? softplus(raw) : raw;
+            store(xsimd::select(r < least, least, xsimd::select(r > most, most, r)), m_.delta + i);  // a NaN is neither
+        }
+    }
+
+    /// Takes a head through a piece.
+    void take_piece(index head, const ssd_piece& p, index next_head, const ssd_piece& next, bool outputs)
+    {
+        if (p.visit % a_.chunk == 0) {
+            if (!outputs) live(head) = false;
+            if (outputs && a_.prev_states.data()) store_chunk_state(a_.prev_states, p.visit / a_.chunk, head);
+        }
+        if (p.fresh) live(head) = false;
+        if (p.padding) {
+            if (outputs) write_padding(head, p);
+        } else {
+            compute(head, p, next_head, next, outputs);
+            live(head) = true;
+        }
+        const index after = p.visit + p.count;
+        if (!outputs && (after % a_.chunk == 0 || after == walk_->length())) {
+            store_chunk_state(a_.chunk_states, p.visit / a_.chunk, head);
+        }
+    }
+
+    void store_chunk_state(const view<R, 5>& to, index chunk, index head)
+    {
+        store_states(to.pointer(b_, chunk, head), to.stride(3), to.stride(4), head);
+    }
+
+    template <class E>
+    rectangle<E> rows(const view<E, 4>& array, index head, const ssd_piece& p) const
+    {
+        return {array.pointer(b_, walk_->position(p.visit), head), walk_->step() * array.stride(1), array.stride(3), p.count,
+                headdim_};
+    }
+
+    void write_padding(index head, const ssd_piece& p) const
+    {
+        for (const view<T, 4>* out : {&a_.y, &a_.y_ungated}) {
+            if (!out->data()) continue;
+            for (index i = 0; i < p.count; ++i) {
+                for (index c = 0; c < headdim_; ++c) (*out)(b_, walk_->position(p.visit + i), head, c) = T(0);
+            }
+        }
+    }
+
+    /// Where a piece's rows of u or y lie, to be asked for.
+    template <class E>
+    rows_to_come rows_ahead(const view<E, 4>& array, index head, const ssd_piece& p) const
+    {
+        if (head >= last_head_ || array.stride(3) != 1) return {};
+        constexpr index size = static_cast<index>(sizeof(E));
+        return {reinterpret_cast<const char*>(array.pointer(b_, walk_->position(p.visit), head)),
+                walk_->step() * array.stride(1) * size, (headdim_ * size + 63) / 64};
+    }
+
+    void compute(index head, const ssd_piece& p, index next_head, const ssd_piece& next, bool outputs)
+    {
+        const index token_tile = tokens_ * n;
+        load_tiles<Arch, R, T>(rows(a_.u, head, p), m_.u, token_tile);
+        const bool chunked = chunked_ && (sum_decays(head, p) || a_.form == ssd_form::chunked);
+        chunked ? exponentiate_sums(p) : exponentiate_decays(head, p);
+        if (chunked && outputs) mix(p);
+        scale_inputs(p.count, chunked ? m_.to_end : a_.prescaled ? nullptr : m_.delta + p.offset);
+        const ssd_head_piece<R> piece{.count = p.count,
+                                      .headdim_tiles = tiles_,
+                                      .state = state_,
+                                      .token_tile = token_tile,
+                                      .state_tile = state_ * n,
+                                      .live = live(head),
+                                      .B = rows_of(a_.B, m_.B, p),
+                                      .C = rows_of(a_.C, m_.C, p),
+                                      .mixing = m_.mixing,
+                                      .decay = m_.decay,
+                                      .u = m_.u,
+                                      .input = m_.input,
+                                      .y = m_.y,
+                                      .h = state(head),
+                                      .ahead = {rows_ahead(a_.u, next_head, next), rows_ahead(a_.y, head, p)}};
+        if (chunked) {
+            ssd_chunked_piece<Arch>(piece, outputs);
+        } else {
+            if (state_ == 0) std::fill_n(m_.y, tiles_ * token_tile, R(0));
+            ssd_recurrent_piece<Arch>(piece);
+        }
+        if (outputs) finish(head, p);
+    }
+
+    /// Running sums of the log2 decays of a piece, in double and as pairs of R: decays between two tokens are small
+    /// differences of what a strong decay before them makes large. A decay below 2^-1200 is none. Returns whether no state
+    /// grows more than 2^64-fold.
+    bool sum_decays(index head, const ssd_piece& p) const
+    {
+        const double rate = static_cast<double>(a_.A[head]) * log2_e;
+        double sum = 0, most = 0;
+        for (index i = 0; i < p.count; ++i) {
+            const double decay = static_cast<double>(m_.delta[p.offset + i]) * rate;
+            sum += decay < -1200 ? -1200 : decay;
+            most = std::max(most, sum);
+            m_.high[i] = static_cast<R>(sum);
+            m_.low[i] = static_cast<R>(sum - static_cast<double>(m_.high[i]));
+        }
+        std::fill_n(m_.high + p.count, n, R(0));
+        std::fill_n(m_.low + p.count, n, R(0));
+        return most <= 64;
+    }
+
+    [[gnu::flatten]] void exponentiate_sums(const ssd_piece& p) const
+    {
+        const v last_high(m_.high[p.count - 1]), last_low(m_.low[p.count - 1]);
+        for (index i = 0; i < p.count; i += n) {
+            const v high = load<R, Arch>(m_.high + i), low = load<R, Arch>(m_.low + i);
+            const v to_end = fast_exp2((last_high - high) + (last_low - low));
+            store(fast_exp2(high), m_.decay + i);
+            store(a_.prescaled ? to_end : to_end * load<R, Arch>(m_.delta + p.offset + i), m_.to_end + i);
+        }
+    }
+
+    [[gnu::flatten]] void exponentiate_decays(index head, const ssd_piece& p) const
+    {
+        const v rate(static_cast<R>(static_cast<double>(a_.A[head]) * log2_e));
+        for (index i = 0; i < p.count; i += n) store(fast_exp2(load<R, Arch>(m_.delta + p.offset + i) * rate), m_.decay + i);
+    }
+
+    /// M_ij = C_i·B_j exp(Δ_{j+1} A + ... + Δ_i A) Δ_j for j <= i, otherwise 0.
+    [[gnu::flatten]] void mix(const ssd_piece& p) const
+    {
+        alignas(64) static constexpr auto numbers = [] {
+            std::array<R, static_cast<std::size_t>(n)> lane{};
+            for (std::size_t i = 0; i < lane.size(); ++i) lane[i] = static_cast<R>(i);
+            return lane;
+        }();
+        const v lane = load<R, Arch>(numbers.data());
+        for (index i = 0; i < p.count; ++i) {
+            const v high(m_.high[i]), low(m_.low[i]);
+            const R* const products = m_.products + (p.offset + i) * ssd_piece_tokens;
+            for (index j = 0; j <= i; j += n) {
+                const v gap = (high - load<R, Arch>(m_.high + j)) + (low - load<R, Arch>(m_.low + j));
+                v m = load<R, Arch>(products + j) * fast_exp2(gap);
+                if (!a_.prescaled) m *= load<R, Arch>(m_.delta + p.offset + j);
+                store(xsimd::select(lane <= v(static_cast<R>(i - j)), m, v(R(0))), m_.mixing + i * ssd_piece_tokens + j);
+            }
+        }
+    }
+
+    /// The rows of u times a factor each, or as they are.
+    [[gnu::flatten]] void scale_inputs(index count, const R* factors) const
+    {
+        for (index t = 0; t < tiles_; ++t) {
+            const index tile = t * tokens_ * n;
+            for (index i = 0; i < count; ++i) {
+                const v u = load<R, Arch>(m_.u + tile + i * n);
+                store(factors ? u * v(factors[i]) : u, m_.input + tile + i * n);
+            }
+        }
+    }
+
+    /// From H C to the outputs: skip and gate.
+    void finish(index head, const ssd_piece& p) const
+    {
+        const index token_tile = tokens_ * n;
+        if (a_.D.data()) {
+            for (index t = 0; t < tiles_; ++t) add_skip(head, t, p.count, m_.u + t * token_tile, m_.y + t * token_tile);
+        }
+        if (a_.y_ungated.data()) store_tiles<Arch, R, T>(m_.y, token_tile, rows(a_.y_ungated, head, p));
+        if (a_.z.data()) {
+            load_tiles<Arch, R, T>(rows(a_.z, head, p), m_.z, token_tile);
+            for (index t = 0; t < tiles_; ++t) gate(p.count, m_.z + t * token_tile, m_.y + t * token_tile);
+        }
+        store_tiles<Arch, R, T>(m_.y, token_tile, rows(a_.y, head, p));
+    }
+
+    [[gnu::flatten]] void add_skip(index head, index t, index count, const R* u, R* y) const
+    {
+        const lane_range<R, Arch, false> channels{t * n, std::min(n, headdim_ - t * n)};
+        const v D = channels.load(a_.D.pointer(head), a_.D.stride(1));
+        for (index i = 0; i < count * n; i += n) store(multiply_add(D, load<R, Arch>(u + i), load<R, Arch>(y + i)), y + i);
+    }
+
+    [[gnu::flatten]] static void gate(index count, const R* z, R* y)
+    {
+        for (index i = 0; i < count * n; i += n) store(load<R, Arch>(y + i) * silu(load<R, Arch>(z + i)), y + i);
+    }
+
+    const ssd_args<T>& a_;
+    const ssd_scratch<Arch, T>& m_;
+    index sequence_, b_, group_, first_head_, last_head_;
+    index headdim_, state_, tiles_;
+    bool chunked_;
+    index tokens_;  // of a piece, at most
+    const ssd_walk* walk_ = nullptr;
+};
+
+}  // namespace ssmkit::detail

@@ -4,10 +4,10 @@
 // each; ulp figures are exhaustive over float, tests/math.cpp). double: xsimd's, below 2 ulp. All are inlined whatever the
 // compiler thinks of their size: as calls they pass registers through memory and cost half as much again.
 
-#include <limits>
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include <ssmkit/detail/simd.hpp>

@@ -77,8 +77,8 @@ public:
     {
         const auto append = [&](const auto& array) {
             if (array.data() == nullptr) return;
-            const prefetch_rows rows = rows_ahead(array, b_, visit_, first, c, channels);
-            if (rows.next) *to++ = {rows.next, rows.stride};
+            const prefetch_rows lines = rows_ahead(array, b_, visit_, first, c, channels);
+            if (lines.next) *to++ = {lines.next, lines.stride};
         };
         for (const auto* array : {&f_.delta, &f_.u, &a_.dy, &f_.z}) append(*array);
         for (const auto* array : {&a_.du, &a_.ddelta, &a_.dz}) append(*array);

@@ -3,14 +3,11 @@
 // ssd on registers: a piece of one sequence for one head, chunked or token by token. Lanes run along headdim; the state lies
 // as tiles [tile of headdim][state][lane].
 
-#include <ssmkit/detail/math.hpp>
+#include <ssmkit/detail/ssd_decays.hpp>
 #include <ssmkit/detail/tile.hpp>
 #include <ssmkit/detail/tile_product.hpp>
 
 namespace ssmkit::detail {
-
-/// Tokens of a piece in the chunked form: the state products cost the same at any number, those within the piece half of it.
-inline constexpr index ssd_piece_tokens = 32;
 
 /// Tokens between which the state of a head stays where it is, and for which B and C are prepared for all heads of a group.
 inline constexpr index ssd_block_tokens = 256;

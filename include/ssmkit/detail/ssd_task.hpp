@@ -3,10 +3,10 @@
 // One sequence of ssd for some heads: step sizes and decays, the pieces one after another, skip, gate and states.
 
 #include <algorithm>
-#include <array>
 #include <type_traits>
 
 #include <ssmkit/args/ssd.hpp>
+#include <ssmkit/detail/ssd_decays.hpp>
 #include <ssmkit/detail/ssd_head.hpp>
 #include <ssmkit/detail/ssd_pieces.hpp>
 #include <ssmkit/workspace.hpp>
@@ -222,7 +222,7 @@ private:
                 m_.raw[tokens] = p.padding ? R(0) : static_cast<R>(a_.delta(b_, walk_->position(p.visit + i), head)) + bias;
             }
         }
-        limit_steps(tokens);
+        ssd_limit_steps<Arch>(a_, m_.raw, tokens, m_.delta);
         if (!outputs || (!a_.delta_out.data() && !a_.log_decay.data())) return;
         for (index k = 0; k < pieces; ++k) {
             const ssd_piece& p = m_.pieces[k];
@@ -238,15 +238,6 @@ private:
     }
 
     R& log_decay(index head) { return m_.log_decay[head - first_head_]; }
-
-    [[gnu::flatten]] void limit_steps(index tokens) const
-    {
-        const v least(a_.delta_min), most(a_.delta_max);
-        for (index i = 0; i < tokens; i += n) {
-            const v raw = load<R, Arch>(m_.raw + i), r = a_.delta_softplus ? softplus(raw) : raw;
-            store(xsimd::select(r < least, least, xsimd::select(r > most, most, r)), m_.delta + i);  // a NaN is neither
-        }
-    }
 
     /// Takes a head through a piece.
     void take_piece(index head, const ssd_piece& p, index next_head, const ssd_piece& next, bool outputs)
@@ -304,10 +295,12 @@ private:
     {
         const index token_tile = tokens_ * n;
         load_tiles<Arch, R, T>(rows(a_.u, head, p), m_.u, token_tile);
-        const bool chunked = chunked_ && (sum_decays(head, p) || a_.form == ssd_form::chunked);
-        chunked ? exponentiate_sums(p) : exponentiate_decays(head, p);
-        if (chunked && outputs) mix(p);
-        scale_inputs(p.count, chunked ? m_.to_end : a_.prescaled ? nullptr : m_.delta + p.offset);
+        const R *const delta = m_.delta + p.offset, A = a_.A[head];
+        const bool mild = chunked_ && ssd_sum_decays<Arch>(delta, p.count, A, m_.high, m_.low);
+        const bool chunked = chunked_ && (mild || a_.form == ssd_form::chunked);
+        chunked ? form_matrices(p, outputs) : exponentiate_decays(delta, p.count, A);
+        const R* const factors = chunked ? m_.to_end : delta;
+        if (chunked || !a_.prescaled) ssd_scale_rows<Arch>(m_.u, factors, tiles_, token_tile, p.count, m_.input);
         const ssd_head_piece<R> piece{.count = p.count,
                                       .headdim_tiles = tiles_,
                                       .state = state_,
@@ -319,7 +312,7 @@ private:
                                       .mixing = m_.mixing,
                                       .decay = m_.decay,
                                       .u = m_.u,
-                                      .input = m_.input,
+                                      .input = chunked || !a_.prescaled ? m_.input : m_.u,
                                       .y = m_.y,
                                       .h = state(head),
                                       .ahead = {rows_ahead(a_.u, next_head, next), rows_ahead(a_.y, head, p)}};
@@ -332,73 +325,26 @@ private:
         if (outputs) finish(head, p);
     }
 
-    /// Running sums of the log2 decays of a piece, in double and as pairs of R: decays between two tokens are small
-    /// differences of what a strong decay before them makes large. A decay below 2^-1200 is none. Returns whether no state
-    /// grows more than 2^64-fold.
-    bool sum_decays(index head, const ssd_piece& p) const
+    /// M_ij = C_i·B_j exp(Δ_{j+1} A + ... + Δ_i A) Δ_j for j <= i, and what the inputs of a piece leave at its end.
+    void form_matrices(const ssd_piece& p, bool outputs) const
     {
-        const double rate = static_cast<double>(a_.A[head]) * log2_e;
-        double sum = 0, most = 0;
-        for (index i = 0; i < p.count; ++i) {
-            const double decay = static_cast<double>(m_.delta[p.offset + i]) * rate;
-            sum += decay < -1200 ? -1200 : decay;
-            most = std::max(most, sum);
-            m_.high[i] = static_cast<R>(sum);
-            m_.low[i] = static_cast<R>(sum - static_cast<double>(m_.high[i]));
-        }
-        std::fill_n(m_.high + p.count, n, R(0));
-        std::fill_n(m_.low + p.count, n, R(0));
-        return most <= 64;
+        const R* const delta = m_.delta + p.offset;
+        ssd_exponentiate_sums<Arch>(m_.high, m_.low, p.count, m_.decay, m_.to_end);
+        if (!a_.prescaled) multiply(m_.to_end, delta, p.count);
+        if (!outputs) return;
+        ssd_decay_pairs<Arch>(m_.products + p.offset * ssd_piece_tokens, m_.high, m_.low, p.count, m_.mixing);
+        if (!a_.prescaled) ssd_scale_columns<Arch>(m_.mixing, delta, p.count, m_.mixing);
     }
 
-    [[gnu::flatten]] void exponentiate_sums(const ssd_piece& p) const
+    [[gnu::flatten]] static void multiply(R* values, const R* factors, index count)
     {
-        const v last_high(m_.high[p.count - 1]), last_low(m_.low[p.count - 1]);
-        for (index i = 0; i < p.count; i += n) {
-            const v high = load<R, Arch>(m_.high + i), low = load<R, Arch>(m_.low + i);
-            const v to_end = fast_exp2((last_high - high) + (last_low - low));
-            store(fast_exp2(high), m_.decay + i);
-            store(a_.prescaled ? to_end : to_end * load<R, Arch>(m_.delta + p.offset + i), m_.to_end + i);
-        }
+        for (index i = 0; i < count; i += n) store(load<R, Arch>(values + i) * load<R, Arch>(factors + i), values + i);
     }
 
-    [[gnu::flatten]] void exponentiate_decays(index head, const ssd_piece& p) const
+    [[gnu::flatten]] void exponentiate_decays(const R* delta, index count, R A) const
     {
-        const v rate(static_cast<R>(static_cast<double>(a_.A[head]) * log2_e));
-        for (index i = 0; i < p.count; i += n) store(fast_exp2(load<R, Arch>(m_.delta + p.offset + i) * rate), m_.decay + i);
-    }
-
-    /// M_ij = C_i·B_j exp(Δ_{j+1} A + ... + Δ_i A) Δ_j for j <= i, otherwise 0.
-    [[gnu::flatten]] void mix(const ssd_piece& p) const
-    {
-        alignas(64) static constexpr auto numbers = [] {
-            std::array<R, static_cast<std::size_t>(n)> lane{};
-            for (std::size_t i = 0; i < lane.size(); ++i) lane[i] = static_cast<R>(i);
-            return lane;
-        }();
-        const v lane = load<R, Arch>(numbers.data());
-        for (index i = 0; i < p.count; ++i) {
-            const v high(m_.high[i]), low(m_.low[i]);
-            const R* const products = m_.products + (p.offset + i) * ssd_piece_tokens;
-            for (index j = 0; j <= i; j += n) {
-                const v gap = (high - load<R, Arch>(m_.high + j)) + (low - load<R, Arch>(m_.low + j));
-                v m = load<R, Arch>(products + j) * fast_exp2(gap);
-                if (!a_.prescaled) m *= load<R, Arch>(m_.delta + p.offset + j);
-                store(xsimd::select(lane <= v(static_cast<R>(i - j)), m, v(R(0))), m_.mixing + i * ssd_piece_tokens + j);
-            }
-        }
-    }
-
-    /// The rows of u times a factor each, or as they are.
-    [[gnu::flatten]] void scale_inputs(index count, const R* factors) const
-    {
-        for (index t = 0; t < tiles_; ++t) {
-            const index tile = t * tokens_ * n;
-            for (index i = 0; i < count; ++i) {
-                const v u = load<R, Arch>(m_.u + tile + i * n);
-                store(factors ? u * v(factors[i]) : u, m_.input + tile + i * n);
-            }
-        }
+        const v rate(static_cast<R>(static_cast<double>(A) * log2_e));
+        for (index i = 0; i < count; i += n) store(fast_exp2(load<R, Arch>(delta + i) * rate), m_.decay + i);
     }
 
     /// From H C to the outputs: skip and gate.

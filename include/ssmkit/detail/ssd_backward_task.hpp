@@ -1,0 +1,685 @@
+#pragma once
+
+// The gradients of one sequence of ssd for some heads of one group, in pieces of a few tokens from the last to the first. In the
+// names of args/ssd_backward.hpp, with S the state before a piece, R the gradient of the state behind it, s_i the decay from
+// before the piece to behind token i, e_j that from token j to the piece's end, E_ij that from token j to token i, and κ_j = Δ_j,
+// or 1 if the inputs come prescaled:
+//
+//     w_j   = Σ_{i >= j} E_ij C_i·B_j dp_i + e_j R B_j             du_j = D dp_j + κ_j w_j
+//     F_ij  = E_ij κ_j dp_i·u_j                                    summed over the heads of a part before it meets B and C
+//     dC_i  = s_i S^T dp_i + Σ_j F_ij B_j
+//     dB_j  = e_j κ_j R^T u_j + Σ_i F_ij C_i
+//     R     = s_last R + Σ_i s_i dp_i ⊗ C_i                        of the piece before
+//     dα_t  = Σ_{i >= t} s_i dp_i·(S C_i) + s_last <R, S> + Σ_{j < t} e_j κ_j u_j·(R B_j) + Σ_{i >= t > j} F_ij C_i·B_j
+//     dΔ_t  = u_t·w_t + A dα_t                                     dA = Σ Δ_t dα_t
+//
+// α_t = Δ_t A; none of its four parts is a difference.
+
+#include <algorithm>
+#include <type_traits>
+
+#include <ssmkit/args/ssd_backward.hpp>
+#include <ssmkit/detail/ssd_decays.hpp>
+#include <ssmkit/detail/ssd_head.hpp>
+#include <ssmkit/detail/ssd_pieces.hpp>
+#include <ssmkit/workspace.hpp>
+
+namespace ssmkit::detail {
+
+/// How a call is cut into tasks, whatever the number of threads: a sequence and a part of the heads of one group.
+template <class Arch, class T>
+struct ssd_backward_plan {
+    using R = compute_t<T>;
+
+    index sequences, groups, heads_per_group, heads, parts;  // heads of a part; parts of a group
+    index longest;                                           // tokens of a sequence, at most
+    index row;                                               // elements of a row of dB or dC: state in whole registers
+    index headdim;                                           // in whole registers
+    R *dB, *dC;                                              // [batch][token][group][part][row]
+    R *dA, *ddelta_bias;                                     // [sequence][head]
+    R* dD;                                                   // [sequence][head][headdim]
+    std::size_t shared, each;                                // bytes
+
+    ssd_backward_plan(const ssd_backward_args<T>& a, workspace memory);
+
+    index tasks() const { return sequences * groups * parts; }
+    index offset(index b, index token, index group, index part, index length) const
+    {
+        return (((b * length + token) * groups + group) * parts + part) * row;
+    }
+};
+
+/// Scratch memory of one task.
+template <class Arch, class T>
+struct ssd_backward_scratch {
+    using R = compute_t<T>;
+
+    index* positions;          // [token] padding left out
+    ssd_piece* pieces;         // [piece] `offset` counts tokens without padding
+    R *raw, *delta, *ddelta;   // [token] of the head at hand
+    R* products;               // [token][token of the piece] C·B
+    R* F;                      // the same, the sum of F over the heads
+    R* states;                 // [slot][tile of headdim][state][lane]; slot 0 is a zero state's
+    index* slots;              // [piece]
+    R *gradient;               // [tile of headdim][state][lane] of the state
+    R *turned_state, *turned_gradient;  // [tile of states][headdim][lane]
+    R *B, *C, *dB, *dC;        // [token of the piece][row]
+    R* turned_B;               // [tile of tokens][state][lane]
+    R *high, *low, *decay, *to_end, *inputs, *direct, *dalpha;  // [token of the piece]
+    R *pairs, *mixing, *D;     // [token][token] of the piece
+    R *u, *dp, *y, *z, *scaled;  // [tile of headdim][token][lane]
+    R* turned_u;               // [tile of tokens][headdim][lane]
+
+    ssd_backward_scratch(arena& memory, const ssd_backward_args<T>& a, const ssd_backward_plan<Arch, T>& p)
+    {
+        constexpr index n = lanes<R, Arch>, tokens = ssd_piece_tokens;
+        const index length = p.longest, state = a.forward.B.extent(3), one_state = p.headdim * state;
+        const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
+        const index pieces_at_most = length;
+        positions = memory.take<index>(static_cast<std::size_t>(length));
+        pieces = memory.take<ssd_piece>(static_cast<std::size_t>(pieces_at_most));
+        slots = memory.take<index>(static_cast<std::size_t>(pieces_at_most + 1));
+        for (R** q : {&raw, &delta, &ddelta}) *q = take(length + n);
+        products = take(length * tokens + n);
+        F = take(length * tokens + n);
+        // A piece that begins a sequence has no state before it; the others are full but for the last.
+        states = take((length / tokens + 3) * one_state);
+        gradient = take(one_state);
+        turned_state = take(p.headdim * p.row);
+        turned_gradient = take(p.headdim * p.row);
+        for (R** q : {&B, &C, &dB, &dC}) *q = take(tokens * p.row);
+        turned_B = take((tokens + n) * state);
+        for (R** q : {&high, &low, &decay, &to_end, &inputs, &direct, &dalpha}) *q = take(tokens + n);
+        for (R** q : {&pairs, &mixing, &D}) *q = take(tokens * tokens);
+        for (R** q : {&u, &dp, &y, &z, &scaled}) *q = take(p.headdim * tokens);
+        turned_u = take(p.headdim * (tokens + n));
+    }
+};
+
+template <class Arch, class T>
+ssd_backward_plan<Arch, T>::ssd_backward_plan(const ssd_backward_args<T>& a, workspace memory)
+{
+    const ssd_args<T>& f = a.forward;
+    constexpr index n = lanes<R, Arch>;
+    const auto whole = [](index extent) { return (extent + n - 1) / n * n; };
+    sequences = ssd_sequence_count(f);
+    groups = f.B.extent(2);
+    heads_per_group = groups ? f.u.extent(2) / groups : 0;
+    // Four tasks at least, where there are as many heads.
+    const index wanted = sequences * groups > 0 ? (3 + sequences * groups) / (sequences * groups) : 1;
+    heads = std::max(index{1}, (heads_per_group + wanted - 1) / wanted);
+    parts = (heads_per_group + heads - 1) / heads;
+    row = whole(f.B.extent(3));
+    headdim = whole(f.u.extent(3));
+    longest = f.u.extent(1);
+    if (f.cu_seqlens.data()) {
+        longest = 0;
+        for (index i = 0; i < sequences; ++i) longest = std::max(longest, f.cu_seqlens[i + 1] - f.cu_seqlens[i]);
+    }
+    arena all = memory.empty() ? arena() : arena(memory);
+    const auto take = [&](index count) { return all.take<R>(static_cast<std::size_t>(count)); };
+    const index rows = f.u.extent(0) * f.u.extent(1) * groups * parts;
+    dB = take(a.dB.data() ? rows * row : 0);
+    dC = take(a.dC.data() ? rows * row : 0);
+    dA = take(sequences * f.u.extent(2));
+    ddelta_bias = take(sequences * f.u.extent(2));
+    dD = take(sequences * f.u.extent(2) * headdim);
+    shared = all.size();
+    arena one;
+    ssd_backward_scratch<Arch, T>(one, a, *this);
+    each = one.size();
+}
+
+/// to = scale (left · right) for `Rows` rows; scales may be null.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_product_tile(broadcast_rows<R> left, tiled_rows<R> right, index count, const R* scales,
+                                                      bool add, R* to, index to_row, index to_tile)
+{
+    using v = vec<R, Arch>;
+    v sums[Rows * Columns];
+    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
+    add_product<Arch, Rows, Columns>(sums, left, right, count);
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            v& sum = sums[r * Columns + c];
+            if (scales) sum *= v(scales[r]);
+            R* const out = to + r * to_row + c * to_tile;
+            store(add ? sum + load<R, Arch>(out) : sum, out);
+        });
+    });
+}
+
+/// The whole product of `rows` rows and `tiles` tiles of columns.
+template <class Arch, class R>
+void ssd_product(index rows, index tiles, broadcast_rows<R> left, tiled_rows<R> right, index count, const R* scales, bool add,
+                 R* to, index to_row, index to_tile)
+{
+    for_each_column_group<Arch>(tiles, [&](index first, auto columns) {
+        for_each_row_group(rows, [&](index i, auto together) {
+            ssd_product_tile<Arch, R, together(), columns()>({left.data + i * left.row, left.row, left.step},
+                                                            {right.data + first * right.tile, right.tile}, count,
+                                                            scales ? scales + i : nullptr, add,
+                                                            to + i * to_row + first * to_tile, to_row, to_tile);
+        });
+    });
+}
+
+/// w_j = Σ_{i >= j} pairs_ij dp_i + e_j B_j R for `Rows` tokens.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_input_gradient_tile(const ssd_head_piece<R>& p, index j, index first)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>, row = ssd_piece_tokens;
+    v sums[Rows * Columns];
+    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
+    if (p.live) {
+        const broadcast_rows<R> B{p.B.data + j * p.B.row, p.B.row, p.B.step};
+        add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile}, p.state);
+        unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+            const v to_end(p.decay[j + r]);
+            unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c] *= to_end; });
+        });
+    }
+    const R *const pairs = p.mixing + j, *const dp = p.u + first * p.token_tile;
+    unrolled<Rows>([&](auto d) __attribute__((always_inline)) {  // the triangle: tokens j ... j + d of row j + d
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            const v right = load<R, Arch>(dp + c * p.token_tile + (j + d) * n);
+            unrolled<d + 1>([&](auto r) __attribute__((always_inline)) {
+                sums[r * Columns + c] = multiply_add(v(pairs[(j + d) * row + r]), right, sums[r * Columns + c]);
+            });
+        });
+    });
+    const index below = j + Rows;
+    add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{pairs + below * row, 1, row},
+                                     tiled_rows<R>{dp + below * n, p.token_tile}, p.count - below);
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (j + r) * n);
+        });
+    });
+}
+
+template <class Arch, class T>
+class ssd_backward_task {
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    static constexpr index n = lanes<R, Arch>, tokens = ssd_piece_tokens, token_tile = tokens * n;
+
+public:
+    ssd_backward_task(const ssd_backward_args<T>& a, const ssd_backward_plan<Arch, T>& plan, const ssd_backward_scratch<Arch, T>& m,
+                      index task)
+        : a_(a), f_(a.forward), plan_(plan), m_(m), sequence_(task / (plan.groups * plan.parts)),
+          b_(f_.cu_seqlens.data() ? 0 : sequence_), group_(task / plan.parts % plan.groups), part_(task % plan.parts),
+          first_head_(group_ * plan.heads_per_group + part_ * plan.heads),
+          last_head_(std::min((group_ + 1) * plan.heads_per_group, first_head_ + plan.heads)), headdim_(f_.u.extent(3)),
+          state_(f_.B.extent(3)), tiles_(plan.headdim / n), one_state_(plan.headdim * state_)
+    {
+    }
+
+    void run()
+    {
+        leave_out_padding();
+        std::fill_n(m_.F, count_ * tokens, R(0));
+        for (index i = 0; i < pieces_; ++i) multiply_C_by_B(m_.pieces[i]);
+        for (index head = first_head_; head < last_head_; ++head) take_head(head);
+        for (index i = 0; i < pieces_; ++i) add_pairs_to_maps(m_.pieces[i]);
+    }
+
+private:
+    /// Lists the tokens that happen and cuts them into pieces; the gradients of the others are zero.
+    void leave_out_padding()
+    {
+        const bool packed = f_.cu_seqlens.data() != nullptr;
+        const index begin = packed ? f_.cu_seqlens[sequence_] : 0;
+        const index end = packed ? f_.cu_seqlens[sequence_ + 1] : f_.u.extent(1);
+        std::int32_t current = 0;  // whom the state belongs to: at first it is the initial state, that of sequence 0
+        for (index visit = 0; visit < end - begin; ++visit) {
+            const index t = f_.reverse ? end - 1 - visit : begin + visit;
+            const std::int32_t id = f_.seq_idx.data() ? f_.seq_idx(b_, t) : 0;
+            for (R* rows : {plan_.dB, plan_.dC}) {
+                const bool wanted = rows == plan_.dB ? a_.dB.data() != nullptr : a_.dC.data() != nullptr;
+                if (wanted) std::fill_n(rows + map_row(t), plan_.row, R(0));
+            }
+            if (id < 0) {
+                write_padding(t);
+                continue;
+            }
+            const bool fresh = id != current;
+            current = id;
+            if (count_ == 0 || fresh || m_.pieces[pieces_ - 1].count == tokens) {
+                m_.pieces[pieces_++] = {visit, 0, count_, fresh, false};
+            }
+            ++m_.pieces[pieces_ - 1].count;
+            m_.positions[count_++] = t;
+        }
+    }
+
+    void write_padding(index t) const
+    {
+        for (index head = first_head_; head < last_head_; ++head) {
+            if (a_.ddelta.data()) a_.ddelta(b_, t, head) = T(0);
+            for (index c = 0; c < headdim_; ++c) {
+                if (a_.du.data()) a_.du(b_, t, head, c) = T(0);
+                if (a_.dz.data()) a_.dz(b_, t, head, c) = T(0);
+            }
+        }
+    }
+
+    index map_row(index t) const { return plan_.offset(b_, t, group_, part_, f_.u.extent(1)); }
+
+    /// Calls f(first, position, stride, count) for runs of a piece's tokens whose positions follow each other.
+    template <class F>
+    void for_each_run(const ssd_piece& p, F&& f) const
+    {
+        const index* const at = m_.positions + p.offset;
+        const index step = f_.reverse ? -1 : 1;
+        for (index i = 0, end; i < p.count; i = end) {
+            for (end = i + 1; end < p.count && at[end] == at[end - 1] + step; ++end) {
+            }
+            f(i, at[i], step, end - i);
+        }
+    }
+
+    void load_rows(const view<const T, 4>& from, index head, const ssd_piece& p, R* to) const
+    {
+        for_each_run(p, [&](index i, index t, index step, index count) {
+            load_tiles<Arch, R, T>({from.pointer(b_, t, head), step * from.stride(1), from.stride(3), count, headdim_}, to + i * n,
+                                   token_tile);
+        });
+    }
+
+    void store_rows(const R* from, const view<T, 4>& to, index head, const ssd_piece& p) const
+    {
+        for_each_run(p, [&](index i, index t, index step, index count) {
+            store_tiles<Arch, R, T>(from + i * n, token_tile,
+                                    {to.pointer(b_, t, head), step * to.stride(1), to.stride(3), count, headdim_});
+        });
+    }
+
+    /// B and C of a piece, row by row, zeros behind the states.
+    void load_maps(const ssd_piece& p) const
+    {
+        const auto copy = [&](const view<const T, 4>& from, R* to) {
+            for (index i = 0; i < p.count; ++i, to += plan_.row) {
+                const T* const row = from.pointer(b_, m_.positions[p.offset + i], group_);
+                if (from.stride(3) == 1) {
+                    index at = 0;
+                    for_each_lanes<R, Arch>(state_, [&](auto range) {
+                        store(range.load(row), to + at);
+                        at += n;
+                    });
+                } else {
+                    for (index k = 0; k < plan_.row; ++k) to[k] = k < state_ ? static_cast<R>(row[k * from.stride(3)]) : R(0);
+                }
+            }
+        };
+        copy(f_.B, m_.B);
+        copy(f_.C, m_.C);
+    }
+
+    broadcast_rows<R> rows_of(const R* maps) const { return {maps, plan_.row, 1}; }
+
+    void multiply_C_by_B(const ssd_piece& p) const
+    {
+        load_maps(p);
+        load_tiles<Arch, R, R>({m_.B, 1, plan_.row, state_, p.count}, m_.turned_B, state_ * n);
+        ssd_product<Arch>(p.count, tiles_for<R, Arch>(p.count), rows_of(m_.C), tiled_rows<R>{m_.turned_B, state_ * n}, state_,
+                          static_cast<const R*>(nullptr), false, m_.products + p.offset * tokens, tokens, n);
+    }
+
+    void take_head(index head)
+    {
+        prepare_steps(head);
+        keep_states(head);
+        if (a_.dfinal_state.data()) {
+            const auto& from = a_.dfinal_state;
+            load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, m_.gradient,
+                                   state_ * n);
+        } else {
+            std::fill_n(m_.gradient, one_state_, R(0));
+        }
+        bool live = a_.dfinal_state.data() != nullptr;
+        R* const dD = plan_.dD + (sequence_ * f_.u.extent(2) + head) * plan_.headdim;
+        std::fill_n(dD, plan_.headdim, R(0));
+        R& dA = plan_.dA[sequence_ * f_.u.extent(2) + head];
+        dA = 0;
+        for (index i = pieces_; i-- > 0;) {
+            dA += gradients_of_piece(head, m_.pieces[i], m_.slots[i], live, dD);
+            live = !m_.pieces[i].fresh;
+        }
+        if (!live) std::fill_n(m_.gradient, one_state_, R(0));
+        if (a_.dinitial_state.data()) {
+            const auto& to = a_.dinitial_state;
+            store_tiles<Arch, R, R>(m_.gradient, state_ * n,
+                                    {to.pointer(sequence_, head), to.stride(3), to.stride(2), state_, headdim_});
+        }
+        plan_.ddelta_bias[sequence_ * f_.u.extent(2) + head] = finish_steps(head);
+    }
+
+    void prepare_steps(index head) const
+    {
+        const R bias = f_.delta_bias.data() ? f_.delta_bias[head] : R(0);
+        for (index k = 0; k < count_; ++k) m_.raw[k] = static_cast<R>(f_.delta(b_, m_.positions[k], head)) + bias;
+        ssd_limit_steps<Arch>(f_, m_.raw, count_, m_.delta);
+    }
+
+    R* state(index slot) const { return m_.states + slot * one_state_; }
+
+    /// κ: what the inputs of a piece are multiplied by, or null for 1.
+    const R* input_factors(const ssd_piece& p) const { return f_.prescaled ? nullptr : m_.delta + p.offset; }
+
+    void exponentiate(index head, const ssd_piece& p) const
+    {
+        ssd_sum_decays<Arch>(m_.delta + p.offset, p.count, f_.A[head], m_.high, m_.low);
+        ssd_exponentiate_sums<Arch>(m_.high, m_.low, p.count, m_.decay, m_.to_end);
+        const R* const factors = input_factors(p);
+        for (index i = 0; i < p.count; ++i) m_.inputs[i] = factors ? m_.to_end[i] * factors[i] : m_.to_end[i];
+    }
+
+    /// Runs forward and keeps the state before every piece that has one.
+    void keep_states(index head)
+    {
+        index slot = 0;
+        bool live = f_.initial_state.data() != nullptr;
+        if (live) {
+            const auto& from = f_.initial_state;
+            load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, state(1),
+                                   state_ * n);
+            slot = 1;
+        }
+        for (index i = 0; i < pieces_; ++i) {
+            const ssd_piece& p = m_.pieces[i];
+            if (p.fresh) live = false;
+            m_.slots[i] = live ? slot : 0;
+            if (i + 1 == pieces_ || m_.pieces[i + 1].fresh) continue;  // nobody asks for what this piece leaves
+            R* const next = state(slot + 1);
+            if (live) std::copy_n(state(slot), one_state_, next);
+            load_maps(p);
+            load_rows(f_.u, head, p, m_.u);
+            exponentiate(head, p);
+            ssd_scale_rows<Arch>(m_.u, m_.inputs, tiles_, token_tile, p.count, m_.scaled);
+            ssd_head_piece<R> piece = piece_of(p);
+            piece.live = live;
+            piece.decay = m_.decay;
+            piece.input = m_.scaled;
+            piece.h = next;
+            ssd_chunked_piece<Arch>(piece, false);
+            live = true;
+            ++slot;
+        }
+    }
+
+    ssd_head_piece<R> piece_of(const ssd_piece& p) const
+    {
+        return {.count = p.count,
+                .headdim_tiles = tiles_,
+                .state = state_,
+                .token_tile = token_tile,
+                .state_tile = state_ * n,
+                .live = false,
+                .B = rows_of(m_.B),
+                .C = rows_of(m_.C),
+                .mixing = nullptr,
+                .decay = nullptr,
+                .u = nullptr,
+                .input = nullptr,
+                .y = nullptr,
+                .h = nullptr,
+                .ahead = {}};
+    }
+
+    /// Everything of one head and piece; returns what the piece adds to dA. `live`: the gradient of the state behind it may
+    /// be other than zero.
+    R gradients_of_piece(index head, const ssd_piece& p, index slot, bool live, R* dD)
+    {
+        load_maps(p);
+        load_rows(f_.u, head, p, m_.u);
+        load_rows(a_.dy, head, p, m_.dp);
+        exponentiate(head, p);
+        const R *const products = m_.products + p.offset * tokens, *const factors = input_factors(p);
+        ssd_decay_pairs<Arch>(products, m_.high, m_.low, p.count, m_.pairs);
+        if (f_.z.data()) gate(head, p, slot);
+        ssd_head_piece<R> piece = piece_of(p);
+
+        // w, du and dD.
+        piece.live = live;
+        piece.mixing = m_.pairs;
+        piece.decay = m_.to_end;
+        piece.u = m_.dp;
+        piece.y = m_.y;
+        piece.h = m_.gradient;
+        for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
+            for_each_row_group(p.count, [&](index j, auto rows) {
+                ssd_input_gradient_tile<Arch, R, rows(), columns()>(piece, j, first);
+            });
+        });
+        finish_inputs(head, p, factors, dD);
+
+        // The pairs of tokens.
+        transpose_tiles<Arch>(m_.u, token_tile, p.count, tiles_, m_.turned_u);
+        product_over_headdim(p.count, tiles_for<R, Arch>(p.count), m_.dp, m_.turned_u, nullptr, m_.D, tokens);
+        ssd_decay_pairs<Arch>(m_.D, m_.high, m_.low, p.count, m_.mixing);
+        if (factors) ssd_scale_columns<Arch>(m_.mixing, factors, p.count, m_.mixing);
+        std::fill_n(m_.dalpha, p.count, R(0));
+        add_pairs(p, products);
+
+        // The state before and the gradient behind.
+        R across = 0;
+        if (slot > 0) {
+            transpose_tiles<Arch>(state(slot), state_ * n, state_, tiles_, m_.turned_state);
+            product_over_headdim(p.count, plan_.row / n, m_.dp, m_.turned_state, m_.decay, m_.dC, plan_.row);
+            if (live) across = m_.decay[p.count - 1] * inner_product(m_.gradient, state(slot));
+        }
+        if (live) {
+            transpose_tiles<Arch>(m_.gradient, state_ * n, state_, tiles_, m_.turned_gradient);
+            product_over_headdim(p.count, plan_.row / n, m_.u, m_.turned_gradient, m_.inputs, m_.dB, plan_.row);
+        }
+        const R dA = finish_decays(head, p, slot > 0, live, across);
+
+        // The gradient of the state before.
+        ssd_scale_rows<Arch>(m_.dp, m_.decay, tiles_, token_tile, p.count, m_.scaled);
+        piece.B = rows_of(m_.C);
+        piece.decay = m_.decay;
+        piece.input = m_.scaled;
+        ssd_chunked_piece<Arch>(piece, false);
+        return dA;
+    }
+
+    /// dp = dy silu(z), and dz.
+    void gate(index head, const ssd_piece& p, index slot)
+    {
+        const R* const factors = input_factors(p);
+        ssd_head_piece<R> piece = piece_of(p);
+        const R* mixing = m_.pairs;
+        if (factors) {
+            ssd_scale_columns<Arch>(m_.pairs, factors, p.count, m_.mixing);
+            mixing = m_.mixing;
+        }
+        piece.live = slot > 0;
+        piece.mixing = mixing;
+        piece.decay = m_.decay;
+        piece.u = m_.u;
+        piece.y = m_.y;
+        piece.h = state(slot);
+        for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
+            for_each_row_group(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(piece, i, first); });
+        });
+        load_rows(f_.z, head, p, m_.z);
+        for (index t = 0; t < tiles_; ++t) gate_tile(p.count, skip(head, t), t * token_tile);
+        if (a_.dz.data()) store_rows(m_.z, a_.dz, head, p);
+    }
+
+    v skip(index head, index t) const
+    {
+        if (!f_.D.data()) return v(R(0));
+        return lane_range<R, Arch, false>{t * n, std::min(n, headdim_ - t * n)}.load(f_.D.pointer(head), f_.D.stride(1));
+    }
+
+    [[gnu::flatten]] void gate_tile(index count, v D, index tile) const
+    {
+        const bool with_skip = f_.D.data() != nullptr;
+        for (index i = tile; i < tile + count * n; i += n) {
+            const auto silu = silu_with_derivative(load<R, Arch>(m_.z + i));
+            const v dy = load<R, Arch>(m_.dp + i), y = load<R, Arch>(m_.y + i);
+            const v p = with_skip ? multiply_add(D, load<R, Arch>(m_.u + i), y) : y;
+            store(dy * p * silu.derivative, m_.z + i);
+            store(dy * silu.value, m_.dp + i);
+        }
+    }
+
+    /// du = D dp + κ w, direct = u·w and the sums for dD.
+    void finish_inputs(index head, const ssd_piece& p, const R* factors, R* dD) const
+    {
+        std::fill_n(m_.direct, p.count, R(0));
+        for (index t = 0; t < tiles_; ++t) finish_input_tile(p.count, t * token_tile, skip(head, t), factors, dD + t * n);
+        if (a_.du.data()) store_rows(m_.y, a_.du, head, p);
+    }
+
+    [[gnu::flatten]] void finish_input_tile(index count, index tile, v D, const R* factors, R* to_dD) const
+    {
+        const bool with_skip = f_.D.data() != nullptr;
+        v dD = load<R, Arch>(to_dD);
+        for (index i = 0; i < count; ++i) {
+            const index at = tile + i * n;
+            const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.dp + at), w = load<R, Arch>(m_.y + at);
+            m_.direct[i] += sum<R, Arch>(u * w);
+            const v du = factors ? w * v(factors[i]) : w;
+            store(with_skip ? multiply_add(D, dp, du) : du, m_.y + at);
+            dD = multiply_add(dp, u, dD);
+        }
+        store(dD, to_dD);
+    }
+
+    /// to = scale (left · turned) over headdim, the rows of `left` tiles of headdim.
+    void product_over_headdim(index rows, index column_tiles, const R* left, const R* turned, const R* scales, R* to,
+                              index to_row) const
+    {
+        const index tile = plan_.headdim * n;
+        for (index t = 0; t < tiles_; ++t) {
+            const index width = std::min(n, headdim_ - t * n);
+            const R* const last_scales = t + 1 == tiles_ ? scales : nullptr;
+            ssd_product<Arch>(rows, column_tiles, broadcast_rows<R>{left + t * token_tile, n, 1},
+                              tiled_rows<R>{turned + t * n * n, tile}, width, static_cast<const R*>(nullptr), t > 0, to, to_row, n);
+            if (last_scales) {
+                for (index i = 0; i < rows; ++i) scale_row(to + i * to_row, last_scales[i], column_tiles);
+            }
+        }
+        if (tiles_ == 0) {
+            for (index i = 0; i < rows; ++i) std::fill_n(to + i * to_row, column_tiles * n, R(0));
+        }
+    }
+
+    static void scale_row(R* row, R factor, index tiles)
+    {
+        for (index t = 0; t < tiles; ++t) store(load<R, Arch>(row + t * n) * v(factor), row + t * n);
+    }
+
+    /// F of the head joins the others', and F_ij C_i·B_j the gradient of the decays between j and i.
+    void add_pairs(const ssd_piece& p, const R* products) const
+    {
+        R* const F = m_.F + p.offset * tokens;
+        for (index i = 0; i < p.count; ++i) {
+            R before = 0;
+            for (index j = 0; j <= i; ++j) {
+                const R pair = m_.mixing[i * tokens + j];
+                F[i * tokens + j] += pair;
+                if (j < i) {
+                    before += pair * products[i * tokens + j];
+                    m_.dalpha[j + 1] += before;
+                }
+            }
+        }
+    }
+
+    [[gnu::flatten]] R inner_product(const R* x, const R* y) const
+    {
+        v sum_of(R(0));
+        for (index i = 0; i < one_state_; i += n) sum_of = multiply_add(load<R, Arch>(x + i), load<R, Arch>(y + i), sum_of);
+        return sum<R, Arch>(sum_of);
+    }
+
+    [[gnu::flatten]] R dot_row(const R* x, const R* y) const
+    {
+        v sum_of(R(0));
+        for (index i = 0; i < plan_.row; i += n) sum_of = multiply_add(load<R, Arch>(x + i), load<R, Arch>(y + i), sum_of);
+        return sum<R, Arch>(sum_of);
+    }
+
+    /// Adds rows of dB and dC to the part's, completes dα and writes dΔ; returns Σ Δ dα.
+    R finish_decays(index head, const ssd_piece& p, bool state_before, bool gradient_behind, R across) const
+    {
+        const R A = f_.A[head];
+        const auto add_row = [&](R* rows, const R* row, index i) {
+            R* const to = rows + map_row(m_.positions[p.offset + i]);
+            for (index k = 0; k < plan_.row; k += n) store(load<R, Arch>(to + k) + load<R, Arch>(row + k), to + k);
+        };
+        R later = 0, earlier = 0;
+        for (index i = p.count; state_before && i-- > 0;) {
+            const R* const row = m_.dC + i * plan_.row;
+            later += dot_row(row, m_.C + i * plan_.row);
+            m_.dalpha[i] += later + across;
+            if (a_.dC.data()) add_row(plan_.dC, row, i);
+        }
+        for (index j = 0; gradient_behind && j < p.count; ++j) {
+            const R* const row = m_.dB + j * plan_.row;
+            m_.dalpha[j] += earlier;
+            earlier += dot_row(row, m_.B + j * plan_.row);
+            if (a_.dB.data()) add_row(plan_.dB, row, j);
+        }
+        R dA = 0;
+        for (index i = 0; i < p.count; ++i) {
+            m_.ddelta[p.offset + i] = (f_.prescaled ? R(0) : m_.direct[i]) + A * m_.dalpha[i];
+            dA += m_.delta[p.offset + i] * m_.dalpha[i];
+        }
+        return dA;
+    }
+
+    /// From dΔ to ddelta; returns its sum.
+    R finish_steps(index head) const
+    {
+        R sum_of = 0;
+        for (index k = 0; k < count_; k += n) finish_step_lanes(m_.raw + k, m_.ddelta + k);
+        for (index k = 0; k < count_; ++k) {
+            const R ddelta = headdim_ * state_ > 0 ? m_.ddelta[k] : R(0);
+            sum_of += ddelta;
+            if (a_.ddelta.data()) a_.ddelta(b_, m_.positions[k], head) = static_cast<T>(ddelta);
+        }
+        return sum_of;
+    }
+
+    [[gnu::flatten]] void finish_step_lanes(const R* raw, R* ddelta) const
+    {
+        const v given = load<R, Arch>(raw), zero(R(0));
+        const auto r = f_.delta_softplus ? softplus_with_derivative(given) : value_and_derivative<R, Arch>{given, v(R(1))};
+        const v inside = load<R, Arch>(ddelta) * r.derivative;
+        const v above_least = xsimd::select(r.value < v(f_.delta_min), zero, inside);
+        store(xsimd::select(r.value > v(f_.delta_max), zero, above_least), ddelta);
+    }
+
+    /// dC_i += Σ_{j <= i} F_ij B_j and dB_j += Σ_{i >= j} F_ij C_i, for all heads of the part at once.
+    void add_pairs_to_maps(const ssd_piece& p) const
+    {
+        load_maps(p);
+        const R* const F = m_.F + p.offset * tokens;
+        const auto add = [&](R* row, R factor, const R* map) {
+            for (index k = 0; k < plan_.row; k += n) store(multiply_add(v(factor), load<R, Arch>(map + k), load<R, Arch>(row + k)), row + k);
+        };
+        for (index i = 0; i < p.count; ++i) {
+            for (index j = 0; j <= i; ++j) {
+                const R factor = F[i * tokens + j];
+                if (a_.dC.data()) add(plan_.dC + map_row(m_.positions[p.offset + i]), factor, m_.B + j * plan_.row);
+                if (a_.dB.data()) add(plan_.dB + map_row(m_.positions[p.offset + j]), factor, m_.C + i * plan_.row);
+            }
+        }
+    }
+
+    const ssd_backward_args<T>& a_;
+    const ssd_args<T>& f_;
+    const ssd_backward_plan<Arch, T>& plan_;
+    const ssd_backward_scratch<Arch, T>& m_;
+    index sequence_, b_, group_, part_, first_head_, last_head_;
+    index headdim_, state_, tiles_, one_state_;
+    index count_ = 0, pieces_ = 0;  // tokens that happen, and pieces of them
+};
+
+}  // namespace ssmkit::detail

@@ -12,21 +12,6 @@
 namespace ssmkit {
 namespace detail {
 
-/// The sums over the lanes of `rows` neighbouring rows, added to or written to out.
-template <class Arch, class R>
-[[gnu::flatten]] void sum_rows(const R* rows, index count, R* out, bool add)
-{
-    constexpr index n = lanes<R, Arch>;
-    for_each_lanes<R, Arch>(count, [&](auto range) {
-        vec<R, Arch> r[static_cast<std::size_t>(n)];
-        for (index i = 0; i < n; ++i) {
-            r[i] = i < range.count ? load<R, Arch>(rows + (range.first + i) * n) : vec<R, Arch>(R(0));
-        }
-        const auto sums = sum_each<R, Arch>(r);
-        range.store(add ? sums + range.load(out) : sums, out);
-    });
-}
-
 /// The gradients of one batch row for one chunk of channels; what is shared between chunks or rows goes to partial sums.
 template <class Arch, class T, class Param>
 class backward_chunk {

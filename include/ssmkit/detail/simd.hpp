@@ -255,11 +255,12 @@ template <class T, class Arch, class F>
     if (first < n) f(lane_range<T, Arch, false>{first, n - first});
 }
 
-/// Calls f with 0 ... N - 1 as constants, written out: an array of registers that they index stays in registers.
+/// Calls f with 0 ... N - 1 as constants, written out: an array of registers that they index stays in registers. Inlined by force,
+/// as an f that uses it in a function of its own should be: g++ 12 leaves a call where it finds several, and all registers spill.
 template <index N, class F>
 [[gnu::always_inline]] inline void unrolled(F&& f)
 {
-    [&]<index... I>(std::integer_sequence<index, I...>) {
+    [&]<index... I>(std::integer_sequence<index, I...>) __attribute__((always_inline)) {
         (f(std::integral_constant<index, I>{}), ...);
     }(std::make_integer_sequence<index, N>{});
 }

@@ -26,6 +26,9 @@
 
 namespace ssmkit::detail {
 
+/// Heads that go through a sequence side by side, so that what they share is in a cache for all but the first.
+inline constexpr index ssd_backward_heads = 4;
+
 /// How a call is cut into tasks, whatever the number of threads: a sequence and a part of the heads of one group.
 template <class Arch, class T>
 struct ssd_backward_plan {
@@ -42,6 +45,10 @@ struct ssd_backward_plan {
 
     ssd_backward_plan(const ssd_backward_args<T>& a, workspace memory);
 
+    /// Slots for the states before pieces: one that begins a sequence has none, the others are full but for the last.
+    index slots() const { return longest / ssd_piece_tokens + 3; }
+    /// Elements from a head's tokens to the next head's.
+    index token_row() const { return longest + lanes<R, Arch>; }
     index tasks() const { return sequences * groups * parts; }
     index offset(index b, index token, index group, index part, index length) const
     {
@@ -56,19 +63,21 @@ struct ssd_backward_scratch {
 
     index* positions;          // [token] padding left out
     ssd_piece* pieces;         // [piece] `offset` counts tokens without padding
-    R *raw, *delta, *ddelta;   // [token] of the head at hand
+    R *raw, *delta, *ddelta;   // [head at hand][token]
     R* products;               // [token][token of the piece] C·B
     R* F;                      // the same, the sum of F over the heads
-    R* states;                 // [slot][tile of headdim][state][lane]; slot 0 is a zero state's
+    R* states;                 // [head at hand][slot][tile of headdim][state][lane]; slot 0 stands for zero
     index* slots;              // [piece]
-    R *gradient;               // [tile of headdim][state][lane] of the state
-    R *turned_state, *turned_gradient;  // [tile of states][headdim][lane]
-    R *B, *C, *dB, *dC;        // [token of the piece][row]
-    R* turned_B;               // [tile of tokens][state][lane]
-    R *high, *low, *decay, *to_end, *inputs, *direct, *dalpha;  // [token of the piece]
+    R* gradient;               // [head at hand][tile of headdim][state][lane] of the state
+    R *B, *C;                  // [token of the piece][row]
+    R *turned_B, *turned_C;    // of all pieces, each [state][token]
+    R *dB, *dC;                // the same: what the state before and the gradient behind contribute
+    R* turned;                 // [tile of tokens][state][lane] of a piece
+    R *high, *low, *decay, *to_end, *inputs, *direct, *dalpha, *later, *earlier;  // [token of the piece]
     R *pairs, *mixing, *D;     // [token][token] of the piece
     R *u, *dp, *y, *z, *scaled;  // [tile of headdim][token][lane]
-    R* turned_u;               // [tile of tokens][headdim][lane]
+    R *turned_u, *turned_dp;   // [tile of tokens][headdim][lane]
+    R* lane_sums;              // [token][lane]
 
     ssd_backward_scratch(arena& memory, const ssd_backward_args<T>& a, const ssd_backward_plan<Arch, T>& p)
     {
@@ -79,20 +88,21 @@ struct ssd_backward_scratch {
         positions = memory.take<index>(static_cast<std::size_t>(length));
         pieces = memory.take<ssd_piece>(static_cast<std::size_t>(pieces_at_most));
         slots = memory.take<index>(static_cast<std::size_t>(pieces_at_most + 1));
-        for (R** q : {&raw, &delta, &ddelta}) *q = take(length + n);
+        const index heads = std::min(p.heads, ssd_backward_heads);
+        for (R** q : {&raw, &delta, &ddelta}) *q = take(heads * p.token_row());
         products = take(length * tokens + n);
         F = take(length * tokens + n);
-        // A piece that begins a sequence has no state before it; the others are full but for the last.
-        states = take((length / tokens + 3) * one_state);
-        gradient = take(one_state);
-        turned_state = take(p.headdim * p.row);
-        turned_gradient = take(p.headdim * p.row);
-        for (R** q : {&B, &C, &dB, &dC}) *q = take(tokens * p.row);
-        turned_B = take((tokens + n) * state);
-        for (R** q : {&high, &low, &decay, &to_end, &inputs, &direct, &dalpha}) *q = take(tokens + n);
+        states = take(heads * p.slots() * one_state);
+        gradient = take(heads * one_state);
+        for (R** q : {&B, &C}) *q = take(tokens * p.row);
+        for (R** q : {&turned_B, &turned_C, &dB, &dC}) *q = take(length * state + n);
+        turned = take((tokens + n) * p.row);
+        for (R** q : {&high, &low, &decay, &to_end, &inputs, &direct, &dalpha, &later, &earlier}) *q = take(tokens + n);
         for (R** q : {&pairs, &mixing, &D}) *q = take(tokens * tokens);
         for (R** q : {&u, &dp, &y, &z, &scaled}) *q = take(p.headdim * tokens);
         turned_u = take(p.headdim * (tokens + n));
+        turned_dp = take(p.headdim * (tokens + n));
+        lane_sums = take(tokens * n + n * n);
     }
 };
 
@@ -130,36 +140,54 @@ ssd_backward_plan<Arch, T>::ssd_backward_plan(const ssd_backward_args<T>& a, wor
     each = one.size();
 }
 
-/// to = scale (left · right) for `Rows` rows; scales may be null.
+/// to_rc = Σ_p left(r, p) right(p, c) over headdim, `tiles` tiles of it, for `Rows` rows; column c times scales_c unless null.
+/// left(r, p) lies at left[tile of p][r][lane of p], right as tiles of columns, one row for every p.
 template <class Arch, class R, index Rows, index Columns>
-[[gnu::noinline, gnu::flatten]] void ssd_product_tile(broadcast_rows<R> left, tiled_rows<R> right, index count, const R* scales,
-                                                      bool add, R* to, index to_row, index to_tile)
+[[gnu::noinline, gnu::flatten]] void ssd_headdim_product_tile(const R* left, index left_tile, const R* right, index headdim,
+                                                              index tiles, const R* scales, R* to, index to_row, index to_tile)
 {
     using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
     v sums[Rows * Columns];
     unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
-    add_product<Arch, Rows, Columns>(sums, left, right, count);
-    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-            v& sum = sums[r * Columns + c];
-            if (scales) sum *= v(scales[r]);
-            R* const out = to + r * to_row + c * to_tile;
-            store(add ? sum + load<R, Arch>(out) : sum, out);
+    for (index t = 0; t < tiles; ++t) {
+        add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{left + t * left_tile, n, 1},
+                                         tiled_rows<R>{right + t * n * n, tiles * n * n, n}, std::min(n, headdim - t * n));
+    }
+    unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+        const v scale = scales ? load<R, Arch>(scales + c * n) : v(R(1));
+        unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+            store(sums[r * Columns + c] * scale, to + r * to_row + c * to_tile);
         });
     });
 }
 
-/// The whole product of `rows` rows and `tiles` tiles of columns.
+/// The whole product of `rows` rows and `column_tiles` tiles of columns.
 template <class Arch, class R>
-void ssd_product(index rows, index tiles, broadcast_rows<R> left, tiled_rows<R> right, index count, const R* scales, bool add,
-                 R* to, index to_row, index to_tile)
+void ssd_headdim_product(index rows, index column_tiles, const R* left, index left_tile, const R* right, index headdim,
+                         index tiles, const R* scales, R* to, index to_row, index to_tile)
 {
-    for_each_column_group<Arch>(tiles, [&](index first, auto columns) {
+    constexpr index n = lanes<R, Arch>;
+    for_each_column_group<Arch>(column_tiles, [&](index first, auto columns) {
         for_each_row_group(rows, [&](index i, auto together) {
-            ssd_product_tile<Arch, R, together(), columns()>({left.data + i * left.row, left.row, left.step},
-                                                            {right.data + first * right.tile, right.tile}, count,
-                                                            scales ? scales + i : nullptr, add,
-                                                            to + i * to_row + first * to_tile, to_row, to_tile);
+            ssd_headdim_product_tile<Arch, R, together(), columns()>(left + i * n, left_tile, right + first * tiles * n * n, headdim,
+                                                                    tiles, scales ? scales + first * n : nullptr,
+                                                                    to + i * to_row + first * to_tile, to_row, to_tile);
+        });
+    });
+}
+
+/// C_i·B_j for `Rows` tokens i, B turned.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_map_product_tile(broadcast_rows<R> C, tiled_rows<R> B, index state, R* to)
+{
+    using v = vec<R, Arch>;
+    v sums[Rows * Columns];
+    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
+    add_product<Arch, Rows, Columns>(sums, C, B, state);
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            store(sums[r * Columns + c], to + r * ssd_piece_tokens + c * lanes<R, Arch>);
         });
     });
 }
@@ -174,7 +202,7 @@ template <class Arch, class R, index Rows, index Columns>
     unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
     if (p.live) {
         const broadcast_rows<R> B{p.B.data + j * p.B.row, p.B.row, p.B.step};
-        add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile}, p.state);
+        add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile, n}, p.state);
         unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
             const v to_end(p.decay[j + r]);
             unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c] *= to_end; });
@@ -191,7 +219,7 @@ template <class Arch, class R, index Rows, index Columns>
     });
     const index below = j + Rows;
     add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{pairs + below * row, 1, row},
-                                     tiled_rows<R>{dp + below * n, p.token_tile}, p.count - below);
+                                     tiled_rows<R>{dp + below * n, p.token_tile, n}, p.count - below);
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
             store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (j + r) * n);
@@ -220,9 +248,14 @@ public:
     {
         leave_out_padding();
         std::fill_n(m_.F, count_ * tokens, R(0));
-        for (index i = 0; i < pieces_; ++i) multiply_C_by_B(m_.pieces[i]);
-        for (index head = first_head_; head < last_head_; ++head) take_head(head);
-        for (index i = 0; i < pieces_; ++i) add_pairs_to_maps(m_.pieces[i]);
+        std::fill_n(m_.dB, count_ * state_, R(0));
+        std::fill_n(m_.dC, count_ * state_, R(0));
+        for (index i = 0; i < pieces_; ++i) turn_maps(m_.pieces[i]);
+        for (first_at_hand_ = first_head_; first_at_hand_ < last_head_; first_at_hand_ = last_at_hand_) {
+            last_at_hand_ = std::min(last_head_, first_at_hand_ + ssd_backward_heads);
+            take_heads();
+        }
+        for (index i = 0; i < pieces_; ++i) finish_maps(m_.pieces[i]);
     }
 
 private:
@@ -319,91 +352,110 @@ private:
 
     broadcast_rows<R> rows_of(const R* maps) const { return {maps, plan_.row, 1}; }
 
-    void multiply_C_by_B(const ssd_piece& p) const
+    /// B and C of a piece with the tokens along the lanes, and C·B: for all heads of the part.
+    void turn_maps(const ssd_piece& p) const
     {
         load_maps(p);
-        load_tiles<Arch, R, R>({m_.B, 1, plan_.row, state_, p.count}, m_.turned_B, state_ * n);
-        ssd_product<Arch>(p.count, tiles_for<R, Arch>(p.count), rows_of(m_.C), tiled_rows<R>{m_.turned_B, state_ * n}, state_,
-                          static_cast<const R*>(nullptr), false, m_.products + p.offset * tokens, tokens, n);
+        const auto turn = [&](const R* maps, R* to) {
+            load_tiles<Arch, R, R>({maps, 1, plan_.row, state_, p.count}, m_.turned, state_ * n);
+            for (index k = 0; k < state_; ++k) {
+                for_each_lanes<R, Arch>(p.count, [&](auto range) {
+                    range.store(load<R, Arch>(m_.turned + range.first * state_ + k * n), to + (p.offset * state_ + k * p.count));
+                });
+            }
+        };
+        turn(m_.B, m_.turned_B);
+        turn(m_.C, m_.turned_C);
+        for_each_column_group<Arch>(tiles_for<R, Arch>(p.count), [&](index first, auto columns) {
+            for_each_row_group(p.count, [&](index i, auto rows) {
+                ssd_map_product_tile<Arch, R, rows(), columns()>(
+                    {m_.C + i * plan_.row, plan_.row, 1}, {m_.turned_B + p.offset * state_ + first * n, n, p.count}, state_,
+                    m_.products + (p.offset + i) * tokens + first * n);
+            });
+        });
     }
 
-    void take_head(index head)
+    void take_heads()
     {
-        prepare_steps(head);
-        keep_states(head);
-        if (a_.dfinal_state.data()) {
-            const auto& from = a_.dfinal_state;
-            load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, m_.gradient,
-                                   state_ * n);
-        } else {
-            std::fill_n(m_.gradient, one_state_, R(0));
-        }
+        for (index head = first_at_hand_; head < last_at_hand_; ++head) prepare_head(head);
+        keep_states();
         bool live = a_.dfinal_state.data() != nullptr;
-        R* const dD = plan_.dD + (sequence_ * f_.u.extent(2) + head) * plan_.headdim;
-        std::fill_n(dD, plan_.headdim, R(0));
-        R& dA = plan_.dA[sequence_ * f_.u.extent(2) + head];
-        dA = 0;
         for (index i = pieces_; i-- > 0;) {
-            dA += gradients_of_piece(head, m_.pieces[i], m_.slots[i], live, dD);
+            load_maps(m_.pieces[i]);
+            for (index head = first_at_hand_; head < last_at_hand_; ++head) {
+                plan_.dA[number(head)] += gradients_of_piece(head, m_.pieces[i], m_.slots[i], live);
+            }
             live = !m_.pieces[i].fresh;
         }
-        if (!live) std::fill_n(m_.gradient, one_state_, R(0));
-        if (a_.dinitial_state.data()) {
-            const auto& to = a_.dinitial_state;
-            store_tiles<Arch, R, R>(m_.gradient, state_ * n,
-                                    {to.pointer(sequence_, head), to.stride(3), to.stride(2), state_, headdim_});
+        for (index head = first_at_hand_; head < last_at_hand_; ++head) {
+            if (!live) std::fill_n(gradient(head), one_state_, R(0));
+            if (a_.dinitial_state.data()) {
+                const auto& to = a_.dinitial_state;
+                store_tiles<Arch, R, R>(gradient(head), state_ * n,
+                                        {to.pointer(sequence_, head), to.stride(3), to.stride(2), state_, headdim_});
+            }
+            plan_.ddelta_bias[number(head)] = finish_steps(head);
         }
-        plan_.ddelta_bias[sequence_ * f_.u.extent(2) + head] = finish_steps(head);
     }
 
-    void prepare_steps(index head) const
+    /// The place of a head among the sums over time, and those of the heads at hand.
+    index number(index head) const { return sequence_ * f_.u.extent(2) + head; }
+    R* raw(index head) const { return m_.raw + (head - first_at_hand_) * plan_.token_row(); }
+    R* delta(index head) const { return m_.delta + (head - first_at_hand_) * plan_.token_row(); }
+    R* ddelta(index head) const { return m_.ddelta + (head - first_at_hand_) * plan_.token_row(); }
+    R* gradient(index head) const { return m_.gradient + (head - first_at_hand_) * one_state_; }
+    R* state(index head, index slot) const { return m_.states + ((head - first_at_hand_) * plan_.slots() + slot) * one_state_; }
+
+    void load_state(const view<const R, 4>& from, index head, R* to) const
+    {
+        load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, to, state_ * n);
+    }
+
+    void prepare_head(index head) const
     {
         const R bias = f_.delta_bias.data() ? f_.delta_bias[head] : R(0);
-        for (index k = 0; k < count_; ++k) m_.raw[k] = static_cast<R>(f_.delta(b_, m_.positions[k], head)) + bias;
-        ssd_limit_steps<Arch>(f_, m_.raw, count_, m_.delta);
+        for (index k = 0; k < count_; ++k) raw(head)[k] = static_cast<R>(f_.delta(b_, m_.positions[k], head)) + bias;
+        ssd_limit_steps<Arch>(f_, raw(head), count_, delta(head));
+        if (f_.initial_state.data()) load_state(f_.initial_state, head, state(head, 1));
+        if (a_.dfinal_state.data()) load_state(a_.dfinal_state, head, gradient(head));
+        std::fill_n(plan_.dD + number(head) * plan_.headdim, plan_.headdim, R(0));
+        plan_.dA[number(head)] = 0;
     }
 
-    R* state(index slot) const { return m_.states + slot * one_state_; }
-
     /// κ: what the inputs of a piece are multiplied by, or null for 1.
-    const R* input_factors(const ssd_piece& p) const { return f_.prescaled ? nullptr : m_.delta + p.offset; }
+    const R* input_factors(index head, const ssd_piece& p) const { return f_.prescaled ? nullptr : delta(head) + p.offset; }
 
     void exponentiate(index head, const ssd_piece& p) const
     {
-        ssd_sum_decays<Arch>(m_.delta + p.offset, p.count, f_.A[head], m_.high, m_.low);
+        ssd_sum_decays<Arch>(delta(head) + p.offset, p.count, f_.A[head], m_.high, m_.low);
         ssd_exponentiate_sums<Arch>(m_.high, m_.low, p.count, m_.decay, m_.to_end);
-        const R* const factors = input_factors(p);
+        const R* const factors = input_factors(head, p);
         for (index i = 0; i < p.count; ++i) m_.inputs[i] = factors ? m_.to_end[i] * factors[i] : m_.to_end[i];
     }
 
     /// Runs forward and keeps the state before every piece that has one.
-    void keep_states(index head)
+    void keep_states()
     {
-        index slot = 0;
         bool live = f_.initial_state.data() != nullptr;
-        if (live) {
-            const auto& from = f_.initial_state;
-            load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, state(1),
-                                   state_ * n);
-            slot = 1;
-        }
+        index slot = live ? 1 : 0;
         for (index i = 0; i < pieces_; ++i) {
             const ssd_piece& p = m_.pieces[i];
             if (p.fresh) live = false;
             m_.slots[i] = live ? slot : 0;
             if (i + 1 == pieces_ || m_.pieces[i + 1].fresh) continue;  // nobody asks for what this piece leaves
-            R* const next = state(slot + 1);
-            if (live) std::copy_n(state(slot), one_state_, next);
             load_maps(p);
-            load_rows(f_.u, head, p, m_.u);
-            exponentiate(head, p);
-            ssd_scale_rows<Arch>(m_.u, m_.inputs, tiles_, token_tile, p.count, m_.scaled);
-            ssd_head_piece<R> piece = piece_of(p);
-            piece.live = live;
-            piece.decay = m_.decay;
-            piece.input = m_.scaled;
-            piece.h = next;
-            ssd_chunked_piece<Arch>(piece, false);
+            for (index head = first_at_hand_; head < last_at_hand_; ++head) {
+                load_rows(f_.u, head, p, m_.u);
+                exponentiate(head, p);
+                ssd_scale_rows<Arch>(m_.u, m_.inputs, tiles_, token_tile, p.count, m_.scaled);
+                ssd_head_piece<R> piece = piece_of(p);
+                piece.live = live;
+                piece.decay = m_.decay;
+                piece.input = m_.scaled;
+                piece.h = state(head, slot);
+                piece.h_after = state(head, slot + 1);
+                ssd_chunked_piece<Arch>(piece, false);
+            }
             live = true;
             ++slot;
         }
@@ -425,18 +477,19 @@ private:
                 .input = nullptr,
                 .y = nullptr,
                 .h = nullptr,
+                .h_after = nullptr,
                 .ahead = {}};
     }
 
     /// Everything of one head and piece; returns what the piece adds to dA. `live`: the gradient of the state behind it may
     /// be other than zero.
-    R gradients_of_piece(index head, const ssd_piece& p, index slot, bool live, R* dD)
+    R gradients_of_piece(index head, const ssd_piece& p, index slot, bool live)
     {
-        load_maps(p);
+        R* const gradient_behind = gradient(head);
         load_rows(f_.u, head, p, m_.u);
         load_rows(a_.dy, head, p, m_.dp);
         exponentiate(head, p);
-        const R *const products = m_.products + p.offset * tokens, *const factors = input_factors(p);
+        const R *const products = m_.products + p.offset * tokens, *const factors = input_factors(head, p);
         ssd_decay_pairs<Arch>(products, m_.high, m_.low, p.count, m_.pairs);
         if (f_.z.data()) gate(head, p, slot);
         ssd_head_piece<R> piece = piece_of(p);
@@ -447,34 +500,39 @@ private:
         piece.decay = m_.to_end;
         piece.u = m_.dp;
         piece.y = m_.y;
-        piece.h = m_.gradient;
+        piece.h = gradient_behind;
+        piece.h_after = gradient_behind;
         for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
             for_each_row_group(p.count, [&](index j, auto rows) {
                 ssd_input_gradient_tile<Arch, R, rows(), columns()>(piece, j, first);
             });
         });
-        finish_inputs(head, p, factors, dD);
+        finish_inputs(head, p, factors, plan_.dD + number(head) * plan_.headdim);
 
         // The pairs of tokens.
+        const index token_tiles = tiles_for<R, Arch>(p.count);
         transpose_tiles<Arch>(m_.u, token_tile, p.count, tiles_, m_.turned_u);
-        product_over_headdim(p.count, tiles_for<R, Arch>(p.count), m_.dp, m_.turned_u, nullptr, m_.D, tokens);
+        transpose_tiles<Arch>(m_.dp, token_tile, p.count, tiles_, m_.turned_dp);
+        ssd_headdim_product<Arch>(p.count, token_tiles, m_.dp, token_tile, m_.turned_u, headdim_, tiles_,
+                                  static_cast<const R*>(nullptr), m_.D, tokens, n);
         ssd_decay_pairs<Arch>(m_.D, m_.high, m_.low, p.count, m_.mixing);
         if (factors) ssd_scale_columns<Arch>(m_.mixing, factors, p.count, m_.mixing);
-        std::fill_n(m_.dalpha, p.count, R(0));
         add_pairs(p, products);
 
         // The state before and the gradient behind.
         R across = 0;
+        std::fill_n(m_.later, tokens, R(0));
+        std::fill_n(m_.earlier, tokens, R(0));
+        const auto contribute = [&](const R* of, const R* turned, const R* scales, const R* maps, R* sums, R* dots) {
+            ssd_headdim_product<Arch>(state_, token_tiles, of, state_ * n, turned, headdim_, tiles_, scales, m_.turned, n, state_ * n);
+            add_to_maps(p, maps + p.offset * state_, sums + p.offset * state_, dots);
+        };
         if (slot > 0) {
-            transpose_tiles<Arch>(state(slot), state_ * n, state_, tiles_, m_.turned_state);
-            product_over_headdim(p.count, plan_.row / n, m_.dp, m_.turned_state, m_.decay, m_.dC, plan_.row);
-            if (live) across = m_.decay[p.count - 1] * inner_product(m_.gradient, state(slot));
+            contribute(state(head, slot), m_.turned_dp, m_.decay, m_.turned_C, m_.dC, m_.later);
+            if (live) across = m_.decay[p.count - 1] * inner_product(gradient_behind, state(head, slot));
         }
-        if (live) {
-            transpose_tiles<Arch>(m_.gradient, state_ * n, state_, tiles_, m_.turned_gradient);
-            product_over_headdim(p.count, plan_.row / n, m_.u, m_.turned_gradient, m_.inputs, m_.dB, plan_.row);
-        }
-        const R dA = finish_decays(head, p, slot > 0, live, across);
+        if (live) contribute(gradient_behind, m_.turned_u, m_.inputs, m_.turned_B, m_.dB, m_.earlier);
+        const R dA = finish_decays(head, p, across);
 
         // The gradient of the state before.
         ssd_scale_rows<Arch>(m_.dp, m_.decay, tiles_, token_tile, p.count, m_.scaled);
@@ -488,7 +546,7 @@ private:
     /// dp = dy silu(z), and dz.
     void gate(index head, const ssd_piece& p, index slot)
     {
-        const R* const factors = input_factors(p);
+        const R* const factors = input_factors(head, p);
         ssd_head_piece<R> piece = piece_of(p);
         const R* mixing = m_.pairs;
         if (factors) {
@@ -500,7 +558,7 @@ private:
         piece.decay = m_.decay;
         piece.u = m_.u;
         piece.y = m_.y;
-        piece.h = state(slot);
+        piece.h = state(head, slot);
         for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
             for_each_row_group(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(piece, i, first); });
         });
@@ -530,8 +588,9 @@ private:
     /// du = D dp + κ w, direct = u·w and the sums for dD.
     void finish_inputs(index head, const ssd_piece& p, const R* factors, R* dD) const
     {
-        std::fill_n(m_.direct, p.count, R(0));
+        std::fill_n(m_.lane_sums, p.count * n, R(0));
         for (index t = 0; t < tiles_; ++t) finish_input_tile(p.count, t * token_tile, skip(head, t), factors, dD + t * n);
+        sum_rows<Arch>(m_.lane_sums, p.count, m_.direct, false);
         if (a_.du.data()) store_rows(m_.y, a_.du, head, p);
     }
 
@@ -542,7 +601,7 @@ private:
         for (index i = 0; i < count; ++i) {
             const index at = tile + i * n;
             const v u = load<R, Arch>(m_.u + at), dp = load<R, Arch>(m_.dp + at), w = load<R, Arch>(m_.y + at);
-            m_.direct[i] += sum<R, Arch>(u * w);
+            store(multiply_add(u, w, load<R, Arch>(m_.lane_sums + i * n)), m_.lane_sums + i * n);
             const v du = factors ? w * v(factors[i]) : w;
             store(with_skip ? multiply_add(D, dp, du) : du, m_.y + at);
             dD = multiply_add(dp, u, dD);
@@ -550,45 +609,44 @@ private:
         store(dD, to_dD);
     }
 
-    /// to = scale (left · turned) over headdim, the rows of `left` tiles of headdim.
-    void product_over_headdim(index rows, index column_tiles, const R* left, const R* turned, const R* scales, R* to,
-                              index to_row) const
-    {
-        const index tile = plan_.headdim * n;
-        for (index t = 0; t < tiles_; ++t) {
-            const index width = std::min(n, headdim_ - t * n);
-            const R* const last_scales = t + 1 == tiles_ ? scales : nullptr;
-            ssd_product<Arch>(rows, column_tiles, broadcast_rows<R>{left + t * token_tile, n, 1},
-                              tiled_rows<R>{turned + t * n * n, tile}, width, static_cast<const R*>(nullptr), t > 0, to, to_row, n);
-            if (last_scales) {
-                for (index i = 0; i < rows; ++i) scale_row(to + i * to_row, last_scales[i], column_tiles);
-            }
-        }
-        if (tiles_ == 0) {
-            for (index i = 0; i < rows; ++i) std::fill_n(to + i * to_row, column_tiles * n, R(0));
-        }
-    }
-
-    static void scale_row(R* row, R factor, index tiles)
-    {
-        for (index t = 0; t < tiles; ++t) store(load<R, Arch>(row + t * n) * v(factor), row + t * n);
-    }
-
-    /// F of the head joins the others', and F_ij C_i·B_j the gradient of the decays between j and i.
-    void add_pairs(const ssd_piece& p, const R* products) const
+    /// F of the head joins the others', and dα_t takes Σ_{i >= t > j} F_ij C_i·B_j: sums over i, from the last token on, whose
+    /// elements before t are added up.
+    [[gnu::flatten]] void add_pairs(const ssd_piece& p, const R* products) const
     {
         R* const F = m_.F + p.offset * tokens;
-        for (index i = 0; i < p.count; ++i) {
-            R before = 0;
-            for (index j = 0; j <= i; ++j) {
-                const R pair = m_.mixing[i * tokens + j];
-                F[i * tokens + j] += pair;
-                if (j < i) {
-                    before += pair * products[i * tokens + j];
-                    m_.dalpha[j + 1] += before;
-                }
-            }
+        v over_i[static_cast<std::size_t>(tokens / n)];
+        for (v& sums : over_i) sums = v(R(0));
+        for (index i = p.count; i-- > 0;) {
+            v before(R(0));
+            for_each_lanes<R, Arch>(i, [&](auto range) {  // j < i; the tile's other lanes are added, not summed
+                const index at = i * tokens + range.first;
+                v& sums = over_i[range.first / n];
+                sums = multiply_add(load<R, Arch>(m_.mixing + at), load<R, Arch>(products + at), sums);
+                before += keep_lanes(sums, range.count);
+            });
+            store(before, m_.lane_sums + i * n);
+            for_each_lanes<R, Arch>(i + 1, [&](auto range) {
+                range.store(range.load(F + i * tokens) + range.load(m_.mixing + i * tokens), F + i * tokens);
+            });
         }
+        sum_rows<Arch>(m_.lane_sums, p.count, m_.dalpha, false);
+    }
+
+    /// Zeros in all but the first `count` lanes.
+    static v keep_lanes(const v& x, index count) { return count == n ? x : native::keep_first<R, Arch>(x, count); }
+
+    /// Adds what is in `turned` to the sums of a piece, [state][token] both, and its inner products with B or C to `dots`.
+    [[gnu::flatten]] void add_to_maps(const ssd_piece& p, const R* maps, R* sums, R* dots) const
+    {
+        for_each_lanes<R, Arch>(p.count, [&](auto range) {
+            v dot(R(0));
+            for (index k = 0; k < state_; ++k) {
+                const v x = load<R, Arch>(m_.turned + range.first * state_ + k * n);
+                range.store(range.load(sums + k * p.count) + x, sums + k * p.count);
+                dot = multiply_add(x, range.load(maps + k * p.count), dot);
+            }
+            range.store(dot, dots);
+        });
     }
 
     [[gnu::flatten]] R inner_product(const R* x, const R* y) const
@@ -598,38 +656,20 @@ private:
         return sum<R, Arch>(sum_of);
     }
 
-    [[gnu::flatten]] R dot_row(const R* x, const R* y) const
-    {
-        v sum_of(R(0));
-        for (index i = 0; i < plan_.row; i += n) sum_of = multiply_add(load<R, Arch>(x + i), load<R, Arch>(y + i), sum_of);
-        return sum<R, Arch>(sum_of);
-    }
-
-    /// Adds rows of dB and dC to the part's, completes dα and writes dΔ; returns Σ Δ dα.
-    R finish_decays(index head, const ssd_piece& p, bool state_before, bool gradient_behind, R across) const
+    /// Completes dα and writes dΔ; returns Σ Δ dα.
+    R finish_decays(index head, const ssd_piece& p, R across) const
     {
         const R A = f_.A[head];
-        const auto add_row = [&](R* rows, const R* row, index i) {
-            R* const to = rows + map_row(m_.positions[p.offset + i]);
-            for (index k = 0; k < plan_.row; k += n) store(load<R, Arch>(to + k) + load<R, Arch>(row + k), to + k);
-        };
-        R later = 0, earlier = 0;
-        for (index i = p.count; state_before && i-- > 0;) {
-            const R* const row = m_.dC + i * plan_.row;
-            later += dot_row(row, m_.C + i * plan_.row);
+        R later = 0, earlier = 0, dA = 0;
+        for (index i = p.count; i-- > 0;) {
+            later += m_.later[i];
             m_.dalpha[i] += later + across;
-            if (a_.dC.data()) add_row(plan_.dC, row, i);
         }
-        for (index j = 0; gradient_behind && j < p.count; ++j) {
-            const R* const row = m_.dB + j * plan_.row;
-            m_.dalpha[j] += earlier;
-            earlier += dot_row(row, m_.B + j * plan_.row);
-            if (a_.dB.data()) add_row(plan_.dB, row, j);
-        }
-        R dA = 0;
         for (index i = 0; i < p.count; ++i) {
-            m_.ddelta[p.offset + i] = (f_.prescaled ? R(0) : m_.direct[i]) + A * m_.dalpha[i];
-            dA += m_.delta[p.offset + i] * m_.dalpha[i];
+            const R dalpha = m_.dalpha[i] + earlier;
+            earlier += m_.earlier[i];
+            ddelta(head)[p.offset + i] = (f_.prescaled ? R(0) : m_.direct[i]) + A * dalpha;
+            dA += delta(head)[p.offset + i] * dalpha;
         }
         return dA;
     }
@@ -638,38 +678,56 @@ private:
     R finish_steps(index head) const
     {
         R sum_of = 0;
-        for (index k = 0; k < count_; k += n) finish_step_lanes(m_.raw + k, m_.ddelta + k);
+        for (index k = 0; k < count_; k += n) finish_step_lanes(raw(head) + k, ddelta(head) + k);
         for (index k = 0; k < count_; ++k) {
-            const R ddelta = headdim_ * state_ > 0 ? m_.ddelta[k] : R(0);
-            sum_of += ddelta;
-            if (a_.ddelta.data()) a_.ddelta(b_, m_.positions[k], head) = static_cast<T>(ddelta);
+            const R value = headdim_ * state_ > 0 ? ddelta(head)[k] : R(0);
+            sum_of += value;
+            if (a_.ddelta.data()) a_.ddelta(b_, m_.positions[k], head) = static_cast<T>(value);
         }
         return sum_of;
     }
 
-    [[gnu::flatten]] void finish_step_lanes(const R* raw, R* ddelta) const
+    [[gnu::flatten]] void finish_step_lanes(const R* step, R* gradient_of_step) const
     {
-        const v given = load<R, Arch>(raw), zero(R(0));
+        const v given = load<R, Arch>(step), zero(R(0));
         const auto r = f_.delta_softplus ? softplus_with_derivative(given) : value_and_derivative<R, Arch>{given, v(R(1))};
-        const v inside = load<R, Arch>(ddelta) * r.derivative;
+        const v inside = load<R, Arch>(gradient_of_step) * r.derivative;
         const v above_least = xsimd::select(r.value < v(f_.delta_min), zero, inside);
-        store(xsimd::select(r.value > v(f_.delta_max), zero, above_least), ddelta);
+        store(xsimd::select(r.value > v(f_.delta_max), zero, above_least), gradient_of_step);
     }
 
-    /// dC_i += Σ_{j <= i} F_ij B_j and dB_j += Σ_{i >= j} F_ij C_i, for all heads of the part at once.
-    void add_pairs_to_maps(const ssd_piece& p) const
+    /// The part's dC_i, with Σ_{j <= i} F_ij B_j, and dB_j, with Σ_{i >= j} F_ij C_i, for all its heads at once.
+    void finish_maps(const ssd_piece& p) const
     {
         load_maps(p);
         const R* const F = m_.F + p.offset * tokens;
-        const auto add = [&](R* row, R factor, const R* map) {
-            for (index k = 0; k < plan_.row; k += n) store(multiply_add(v(factor), load<R, Arch>(map + k), load<R, Arch>(row + k)), row + k);
-        };
-        for (index i = 0; i < p.count; ++i) {
-            for (index j = 0; j <= i; ++j) {
-                const R factor = F[i * tokens + j];
-                if (a_.dC.data()) add(plan_.dC + map_row(m_.positions[p.offset + i]), factor, m_.B + j * plan_.row);
-                if (a_.dB.data()) add(plan_.dB + map_row(m_.positions[p.offset + j]), factor, m_.C + i * plan_.row);
+        const auto write = [&](const R* sums, R* to, auto&& add) {
+            load_tiles<Arch, R, R>({sums + p.offset * state_, 1, p.count, p.count, state_}, m_.turned, tokens * n);
+            for (index k = 0; k < plan_.row; k += n) add(m_.turned + k * tokens, k);
+            for (index i = 0; i < p.count; ++i) {
+                R* const row = to + map_row(m_.positions[p.offset + i]);
+                for (index k = 0; k < plan_.row; k += n) store(load<R, Arch>(m_.turned + k * tokens + i * n), row + k);
             }
+        };
+        if (a_.dC.data()) write(m_.dC, plan_.dC, [&](R* tile, index k) { add_earlier_maps(F, m_.B + k, p.count, tile); });
+        if (a_.dB.data()) write(m_.dB, plan_.dB, [&](R* tile, index k) { add_later_maps(F, m_.C + k, p.count, tile); });
+    }
+
+    [[gnu::flatten]] void add_earlier_maps(const R* F, const R* B, index count, R* tile) const
+    {
+        for (index i = 0; i < count; ++i) {
+            v sums = load<R, Arch>(tile + i * n);
+            for (index j = 0; j <= i; ++j) sums = multiply_add(v(F[i * tokens + j]), load<R, Arch>(B + j * plan_.row), sums);
+            store(sums, tile + i * n);
+        }
+    }
+
+    [[gnu::flatten]] void add_later_maps(const R* F, const R* C, index count, R* tile) const
+    {
+        for (index j = 0; j < count; ++j) {
+            v sums = load<R, Arch>(tile + j * n);
+            for (index i = j; i < count; ++i) sums = multiply_add(v(F[i * tokens + j]), load<R, Arch>(C + i * plan_.row), sums);
+            store(sums, tile + j * n);
         }
     }
 
@@ -679,6 +737,7 @@ private:
     const ssd_backward_scratch<Arch, T>& m_;
     index sequence_, b_, group_, part_, first_head_, last_head_;
     index headdim_, state_, tiles_, one_state_;
+    index first_at_hand_ = 0, last_at_hand_ = 0;
     index count_ = 0, pieces_ = 0;  // tokens that happen, and pieces of them
 };
 

@@ -37,7 +37,8 @@ struct ssd_head_piece {
     const R* u;                 // tiles
     const R* input;             // tiles; chunked: u decayed to the end of the piece; recurrent: Δ u
     R* y;                       // tiles, out: H C
-    R* h;                       // the state
+    const R* h;                 // the state before the piece
+    R* h_after;                 // out: behind it; may be h
     rows_to_come ahead[2];
 };
 
@@ -51,14 +52,14 @@ template <class Arch, class R, index Rows, index Columns>
     unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
     if (p.live) {
         const broadcast_rows<R> C{p.C.data + i * p.C.row, p.C.row, p.C.step};
-        add_product<Arch, Rows, Columns>(sums, C, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile}, p.state);
+        add_product<Arch, Rows, Columns>(sums, C, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile, n}, p.state);
         unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
             const v decay(p.decay[i + r]);
             unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c] *= decay; });
         });
     }
     const R *const M = p.mixing + i * row, *const u = p.u + first * p.token_tile;
-    add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{M, row, 1}, tiled_rows<R>{u, p.token_tile}, i);
+    add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{M, row, 1}, tiled_rows<R>{u, p.token_tile, n}, i);
     // The triangle: what is above the diagonal is not multiplied, a NaN does not reach back.
     unrolled<Rows>([&](auto d) __attribute__((always_inline)) {
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
@@ -82,7 +83,8 @@ template <class Arch, class R, index Rows, index Columns>
 {
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>;
-    R* const h = p.h + first * p.state_tile + i * n;
+    const R* const h = p.h + first * p.state_tile + i * n;
+    R* const after = p.h_after + first * p.state_tile + i * n;
     const v decay(p.decay[p.count - 1]);
     v sums[Rows * Columns];
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
@@ -91,9 +93,9 @@ template <class Arch, class R, index Rows, index Columns>
         });
     });
     const broadcast_rows<R> B{p.B.data + i * p.B.step, p.B.step, p.B.row};
-    add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.input + first * p.token_tile, p.token_tile}, p.count);
+    add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.input + first * p.token_tile, p.token_tile, n}, p.count);
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], h + c * p.state_tile + r * n); });
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], after + c * p.state_tile + r * n); });
     });
 }
 
@@ -120,7 +122,8 @@ template <class Arch, class R, index Rows, index Columns>
 {
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>;
-    R* const state = p.h + first * p.state_tile + i * n;
+    const R* const state = p.h + first * p.state_tile + i * n;
+    R* const after = p.h_after + first * p.state_tile + i * n;
     v h[Rows * Columns];
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
@@ -145,7 +148,7 @@ template <class Arch, class R, index Rows, index Columns>
         });
     }
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(h[r * Columns + c], state + c * p.state_tile + r * n); });
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(h[r * Columns + c], after + c * p.state_tile + r * n); });
     });
 }
 

@@ -194,7 +194,7 @@ private:
         load_tiles<Arch, R, R>({B.data, 1, B.row, state_, p.count}, m_.turned_B, tile);
         for_each_column_group<Arch>(tiles_for<R, Arch>(p.count), [&](index first, auto columns) {
             for_each_row_group(p.count, [&](index i, auto rows) {
-                product_tile<rows(), columns()>({C.data + i * C.row, C.row, 1}, {m_.turned_B + first * tile, tile},
+                product_tile<rows(), columns()>({C.data + i * C.row, C.row, 1}, {m_.turned_B + first * tile, tile, n},
                                                 m_.products + (p.offset + i) * ssd_piece_tokens + first * n);
             });
         });
@@ -315,6 +315,7 @@ private:
                                       .input = chunked || !a_.prescaled ? m_.input : m_.u,
                                       .y = m_.y,
                                       .h = state(head),
+                                      .h_after = state(head),
                                       .ahead = {rows_ahead(a_.u, next_head, next), rows_ahead(a_.y, head, p)}};
         if (chunked) {
             ssd_chunked_piece<Arch>(piece, outputs);

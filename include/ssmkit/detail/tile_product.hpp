@@ -19,11 +19,11 @@ struct broadcast_rows {
     index row, step;
 };
 
-/// The right factor: element (k, lane of tile c) at data[c * tile + k * lanes + lane].
+/// The right factor: element (k, lane of tile c) at data[c * tile + k * step + lane].
 template <class R>
 struct tiled_rows {
     const R* data;
-    index tile;
+    index tile, step;
 };
 
 /// sums[r][c] += Σ_k a(r, k) b(k, c) for `count` k. Sums grow in the order of k.
@@ -32,7 +32,7 @@ template <class Arch, index Rows, index Columns, class R>
 {
     using v = vec<R, Arch>;
     const R *p = a.data, *q = b.data;
-    for (index k = 0; k < count; ++k, p += a.step, q += lanes<R, Arch>) {
+    for (index k = 0; k < count; ++k, p += a.step, q += b.step) {
         v right[Columns];
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) { right[c] = load<R, Arch>(q + c * b.tile); });
         unrolled<Rows>([&](auto r) __attribute__((always_inline)) {

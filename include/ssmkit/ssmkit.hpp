@@ -14,3 +14,4 @@
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>
 #include <ssmkit/ssd.hpp>
+#include <ssmkit/ssd_backward.hpp>

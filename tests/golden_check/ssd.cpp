@@ -9,6 +9,8 @@
 
 #include <ssmkit/reference/ssd.hpp>
 #include <ssmkit/reference/ssd_backward.hpp>
+#include <ssmkit/ssd.hpp>
+#include <ssmkit/ssd_backward.hpp>
 
 #include "golden.hpp"
 
@@ -16,10 +18,16 @@ namespace {
 
 using golden::index, golden::problem, golden::view;
 
-/// Until the kernels exist, only --reference can be asked for.
-void require_reference(problem& p)
+template <class T>
+void run(problem& p, const ssmkit::ssd_args<T>& a)
 {
-    if (!p.reference()) throw golden::unknown("ssd has no kernel yet, only a reference");
+    p.reference() ? ssmkit::reference::ssd(a) : ssmkit::ssd(a, p.execution());
+}
+
+template <class T>
+void run(problem& p, const ssmkit::ssd_backward_args<T>& a)
+{
+    p.reference() ? ssmkit::reference::ssd_backward(a) : ssmkit::ssd_backward(a, p.execution());
 }
 
 /// The pair of limits; an infinite one is a string.
@@ -72,7 +80,6 @@ void hand_in(const view<E, 4>& stored, const std::vector<E>& tokens, index lengt
 
 const golden::handler ssd_chunk_scan("ssd_chunk_scan", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
-    require_reference(p);
     p.descriptive("ngroups", "nheads", "headdim", "dstate", "D", "has_z", "has_dt_bias", "has_initial_states", "has_seq_idx",
                   "has_cu_seqlens", "has_dfinal_states");
     const std::vector<index> shape = p.shape("x");
@@ -102,7 +109,7 @@ const golden::handler ssd_chunk_scan("ssd_chunk_scan", []<class T>(golden::eleme
     std::vector<real> steps(static_cast<std::size_t>(batch * length * nheads)), sums(steps.size());
     forward.delta_out = {steps, batch, length, nheads};
     forward.log_decay = {sums, batch, length, nheads};
-    ssmkit::reference::ssd(forward);
+    run(p, forward);
     hand_in(p.output<real>("dt_out", 0, 1, 2, 3), steps, length, false);
     hand_in(p.output<real>("dA_cumsum", 0, 1, 2, 3), sums, length, true);
 
@@ -113,7 +120,7 @@ const golden::handler ssd_chunk_scan("ssd_chunk_scan", []<class T>(golden::eleme
         packed.cu_seqlens = p.input<index>("cu_seqlens", 0);
         packed.y = p.output<T>("out", 0, 1, 2, 3);
         packed.final_state = p.output<real>("varlen_states", 0, 1, 2, 3);
-        ssmkit::reference::ssd(packed);
+        run(p, packed);
     }
 
     if (!p.has("dout")) return;
@@ -131,13 +138,12 @@ const golden::handler ssd_chunk_scan("ssd_chunk_scan", []<class T>(golden::eleme
         .ddelta_bias = p.output<real>("ddt_bias", 0),
         .dinitial_state = p.output<real>("dinitial_states", 0, 1, 2, 3),
     };
-    ssmkit::reference::ssd_backward(backward);
+    run(p, backward);
 });
 
 // X holds Δ x already and A the logarithm of the decay of each token.
 const golden::handler ssd_minimal_discrete("ssd_minimal_discrete", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
-    require_reference(p);
     p.descriptive("has_initial_states");
     const std::vector<real> ones(static_cast<std::size_t>(p.shape("X").at(2)), real(1));
     // (batch, 1, nheads, headdim, state)
@@ -159,7 +165,7 @@ const golden::handler ssd_minimal_discrete("ssd_minimal_discrete", []<class T>(g
         .y = p.output<T>("out", 0, 1, 2, 3),
         .final_state = p.output<real>("final_states", 0, 1, 2, 3),
     };
-    ssmkit::reference::ssd(forward);
+    run(p, forward);
     if (!p.has("dout")) return;
     const ssmkit::ssd_backward_args<T> backward{
         .forward = forward,
@@ -171,7 +177,7 @@ const golden::handler ssd_minimal_discrete("ssd_minimal_discrete", []<class T>(g
         .dC = p.output<real>("dC", 0, 1, 2, 3),
         .dinitial_state = without_middle(p.output<real>("dinitial_states", 0, 1, 2, 3, 4)),
     };
-    ssmkit::reference::ssd_backward(backward);
+    run(p, backward);
 });
 
 }  // namespace

@@ -16,6 +16,9 @@
 // α_t = Δ_t A; none of its four parts is a difference.
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include <ssmkit/args/ssd_backward.hpp>
@@ -168,8 +171,10 @@ void ssd_headdim_product(index rows, index column_tiles, const R* left, index le
                          index tiles, const R* scales, R* to, index to_row, index to_tile)
 {
     constexpr index n = lanes<R, Arch>;
+    // A piece is two tiles of columns where registers are widest: twice the rows keep as many sums under way.
+    constexpr index most = many_registers<Arch> && ssd_piece_tokens <= 2 * n ? 2 * product_rows : product_rows;
     for_each_column_group<Arch>(column_tiles, [&](index first, auto columns) {
-        for_each_row_group(rows, [&](index i, auto together) {
+        for_each_row_group<most>(rows, [&](index i, auto together) {
             ssd_headdim_product_tile<Arch, R, together(), columns()>(left + i * n, left_tile, right + first * tiles * n * n, headdim,
                                                                     tiles, scales ? scales + first * n : nullptr,
                                                                     to + i * to_row + first * to_tile, to_row, to_tile);
@@ -232,6 +237,7 @@ class ssd_backward_task {
     using R = compute_t<T>;
     using v = vec<R, Arch>;
     static constexpr index n = lanes<R, Arch>, tokens = ssd_piece_tokens, token_tile = tokens * n;
+    static constexpr R not_a_number = std::numeric_limits<R>::quiet_NaN();
 
 public:
     ssd_backward_task(const ssd_backward_args<T>& a, const ssd_backward_plan<Arch, T>& plan, const ssd_backward_scratch<Arch, T>& m,
@@ -310,6 +316,23 @@ private:
             for (end = i + 1; end < p.count && at[end] == at[end - 1] + step; ++end) {
             }
             f(i, at[i], step, end - i);
+        }
+    }
+
+    /// Asks for the rows of some tokens, numbered without padding.
+    void ask_for_rows(index head, index first_token, index i, index count) const
+    {
+        const auto ask = [&](const auto& array, index token) {
+            if (!array.data() || array.stride(3) != 1) return;
+            const auto* const row = reinterpret_cast<const char*>(array.pointer(b_, m_.positions[token], head));
+            for (index byte = 0; byte < headdim_ * static_cast<index>(sizeof(T)); byte += 64) prefetch(row + byte);
+        };
+        for (index token = std::max(index{0}, first_token + i); token < std::min(count_, first_token + i + count); ++token) {
+            ask(f_.u, token);
+            ask(a_.dy, token);
+            ask(f_.z, token);
+            ask(a_.du, token);
+            ask(a_.dz, token);
         }
     }
 
@@ -425,12 +448,39 @@ private:
     /// κ: what the inputs of a piece are multiplied by, or null for 1.
     const R* input_factors(index head, const ssd_piece& p) const { return f_.prescaled ? nullptr : delta(head) + p.offset; }
 
-    void exponentiate(index head, const ssd_piece& p) const
+    /// Decays of a piece. A step that is not a number makes those NaN that it takes part in, and no others: it is left out of
+    /// the running sums.
+    void exponentiate(index head, const ssd_piece& p)
     {
-        ssd_sum_decays<Arch>(delta(head) + p.offset, p.count, f_.A[head], m_.high, m_.low);
+        const R A = f_.A[head];
+        R clean[static_cast<std::size_t>(tokens)];
+        no_numbers_ = 0;
+        for (index i = 0; i < p.count; ++i) {
+            const R step = delta(head)[p.offset + i];
+            const bool number = !std::isnan(step * A);
+            clean[i] = number ? step : R(0);
+            no_numbers_ += !number;
+            crossed_[i] = no_numbers_;
+        }
+        ssd_sum_decays<Arch>(clean, p.count, A, m_.high, m_.low);
         ssd_exponentiate_sums<Arch>(m_.high, m_.low, p.count, m_.decay, m_.to_end);
+        for (index i = 0; no_numbers_ > 0 && i < p.count; ++i) {
+            if (crossed_[i] > 0) m_.decay[i] = not_a_number;
+            if (crossed_[i] < no_numbers_) m_.to_end[i] = not_a_number;
+        }
         const R* const factors = input_factors(head, p);
         for (index i = 0; i < p.count; ++i) m_.inputs[i] = factors ? m_.to_end[i] * factors[i] : m_.to_end[i];
+    }
+
+    /// products_ij times the decay from token j to token i, for j <= i.
+    void decay_pairs(const R* products, index count, R* out) const
+    {
+        ssd_decay_pairs<Arch>(products, m_.high, m_.low, count, out);
+        for (index i = 0; no_numbers_ > 0 && i < count; ++i) {
+            for (index j = 0; j < i; ++j) {
+                if (crossed_[i] != crossed_[j]) out[i * tokens + j] = not_a_number;
+            }
+        }
     }
 
     /// Runs forward and keeps the state before every piece that has one.
@@ -490,9 +540,13 @@ private:
         load_rows(a_.dy, head, p, m_.dp);
         exponentiate(head, p);
         const R *const products = m_.products + p.offset * tokens, *const factors = input_factors(head, p);
-        ssd_decay_pairs<Arch>(products, m_.high, m_.low, p.count, m_.pairs);
+        decay_pairs(products, p.count, m_.pairs);
         if (f_.z.data()) gate(head, p, slot);
         ssd_head_piece<R> piece = piece_of(p);
+
+        // Behind the last head comes the piece before.
+        const bool last = head + 1 == last_at_hand_;
+        const index next_head = last ? first_at_hand_ : head + 1, next_token = last ? p.offset - tokens : p.offset;
 
         // w, du and dD.
         piece.live = live;
@@ -504,6 +558,7 @@ private:
         piece.h_after = gradient_behind;
         for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
             for_each_row_group(p.count, [&](index j, auto rows) {
+                if (first == 0) ask_for_rows(next_head, next_token, j, rows());
                 ssd_input_gradient_tile<Arch, R, rows(), columns()>(piece, j, first);
             });
         });
@@ -515,7 +570,7 @@ private:
         transpose_tiles<Arch>(m_.dp, token_tile, p.count, tiles_, m_.turned_dp);
         ssd_headdim_product<Arch>(p.count, token_tiles, m_.dp, token_tile, m_.turned_u, headdim_, tiles_,
                                   static_cast<const R*>(nullptr), m_.D, tokens, n);
-        ssd_decay_pairs<Arch>(m_.D, m_.high, m_.low, p.count, m_.mixing);
+        decay_pairs(m_.D, p.count, m_.mixing);
         if (factors) ssd_scale_columns<Arch>(m_.mixing, factors, p.count, m_.mixing);
         add_pairs(p, products);
 
@@ -669,7 +724,7 @@ private:
             const R dalpha = m_.dalpha[i] + earlier;
             earlier += m_.earlier[i];
             ddelta(head)[p.offset + i] = (f_.prescaled ? R(0) : m_.direct[i]) + A * dalpha;
-            dA += delta(head)[p.offset + i] * dalpha;
+            if (i > 0 || !p.fresh) dA += delta(head)[p.offset + i] * dalpha;  // a decay of nothing counts for nothing, NaN or not
         }
         return dA;
     }
@@ -703,32 +758,39 @@ private:
         const R* const F = m_.F + p.offset * tokens;
         const auto write = [&](const R* sums, R* to, auto&& add) {
             load_tiles<Arch, R, R>({sums + p.offset * state_, 1, p.count, p.count, state_}, m_.turned, tokens * n);
-            for (index k = 0; k < plan_.row; k += n) add(m_.turned + k * tokens, k);
+            for_each_column_group<Arch>(plan_.row / n, [&](index first, auto columns) {
+                add(m_.turned + first * tokens * n, first * n, columns);
+            });
             for (index i = 0; i < p.count; ++i) {
                 R* const row = to + map_row(m_.positions[p.offset + i]);
                 for (index k = 0; k < plan_.row; k += n) store(load<R, Arch>(m_.turned + k * tokens + i * n), row + k);
             }
         };
-        if (a_.dC.data()) write(m_.dC, plan_.dC, [&](R* tile, index k) { add_earlier_maps(F, m_.B + k, p.count, tile); });
-        if (a_.dB.data()) write(m_.dB, plan_.dB, [&](R* tile, index k) { add_later_maps(F, m_.C + k, p.count, tile); });
-    }
-
-    [[gnu::flatten]] void add_earlier_maps(const R* F, const R* B, index count, R* tile) const
-    {
-        for (index i = 0; i < count; ++i) {
-            v sums = load<R, Arch>(tile + i * n);
-            for (index j = 0; j <= i; ++j) sums = multiply_add(v(F[i * tokens + j]), load<R, Arch>(B + j * plan_.row), sums);
-            store(sums, tile + i * n);
+        if (a_.dC.data()) {
+            write(m_.dC, plan_.dC, [&](R* tiles, index k, auto columns) {
+                for (index i = 0; i < p.count; ++i) add_maps<columns()>(F + i * tokens, 1, m_.B + k, i + 1, tiles + i * n);
+            });
+        }
+        if (a_.dB.data()) {
+            write(m_.dB, plan_.dB, [&](R* tiles, index k, auto columns) {
+                for (index j = 0; j < p.count; ++j) {
+                    add_maps<columns()>(F + j * tokens + j, tokens, m_.C + j * plan_.row + k, p.count - j, tiles + j * n);
+                }
+            });
         }
     }
 
-    [[gnu::flatten]] void add_later_maps(const R* F, const R* C, index count, R* tile) const
+    /// Adds Σ_k factors_k maps_k to a row of `Columns` tiles.
+    template <index Columns>
+    [[gnu::noinline, gnu::flatten]] void add_maps(const R* factors, index step, const R* maps, index count, R* row) const
     {
-        for (index j = 0; j < count; ++j) {
-            v sums = load<R, Arch>(tile + j * n);
-            for (index i = j; i < count; ++i) sums = multiply_add(v(F[i * tokens + j]), load<R, Arch>(C + i * plan_.row), sums);
-            store(sums, tile + j * n);
+        v sums[Columns];
+        unrolled<Columns>([&](auto c) { sums[c] = load<R, Arch>(row + c * tokens * n); });
+        for (index k = 0; k < count; ++k, factors += step, maps += plan_.row) {
+            const v factor(*factors);
+            unrolled<Columns>([&](auto c) { sums[c] = multiply_add(factor, load<R, Arch>(maps + c * n), sums[c]); });
         }
+        unrolled<Columns>([&](auto c) { store(sums[c], row + c * tokens * n); });
     }
 
     const ssd_backward_args<T>& a_;
@@ -738,6 +800,7 @@ private:
     index sequence_, b_, group_, part_, first_head_, last_head_;
     index headdim_, state_, tiles_, one_state_;
     index first_at_hand_ = 0, last_at_hand_ = 0;
+    index crossed_[static_cast<std::size_t>(tokens)] = {}, no_numbers_ = 0;  // steps that are NaN, up to a token and in the piece
     index count_ = 0, pieces_ = 0;  // tokens that happen, and pieces of them
 };
 

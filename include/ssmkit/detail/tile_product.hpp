@@ -61,12 +61,12 @@ void for_each_column_group(index tiles, F&& f)
     }
 }
 
-/// Calls f(first, Rows) for groups of neighbouring rows that cover 0 ... rows - 1, Rows a constant.
-template <class F>
+/// Calls f(first, Rows) for groups of neighbouring rows that cover 0 ... rows - 1, Rows a constant: `Most`, then 1.
+template <index Most = product_rows, class F>
 void for_each_row_group(index rows, F&& f)
 {
     index first = 0;
-    for (; first + product_rows <= rows; first += product_rows) f(first, std::integral_constant<index, product_rows>{});
+    for (; first + Most <= rows; first += Most) f(first, std::integral_constant<index, Most>{});
     for (; first < rows; ++first) f(first, std::integral_constant<index, 1>{});
 }
 

@@ -73,8 +73,10 @@ void ssd_backward(const ssd_backward_args<T>& a)
                             const real G = dp * C + gradient[i];
                             du += scale * G * B;
                             if (!f.prescaled) dstep += G * u * B;
-                            dstep += A * G * kept;
-                            decayed += s.delta * G * kept;
+                            if (!s.first) {  // nothing is kept, and a G that is NaN does not meet it
+                                dstep += A * G * kept;
+                                decayed += s.delta * G * kept;
+                            }
                             if (a.dB.data()) a.dB(b, s.t, group, n) += scale * u * G;
                             if (a.dC.data()) a.dC(b, s.t, group, n) += dp * states[step + 1][i];
                             gradient[i] = s.first ? real(0) : decay * G;

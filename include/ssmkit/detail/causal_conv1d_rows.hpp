@@ -64,8 +64,10 @@ template <class Arch, index Tokens, bool Silu, class T, index Width, class XStri
         sums[i] = bias;
         unrolled<Width>([&](auto j) { sums[i] = multiply_add(w[j], x[i + j], sums[i]); });
     });
-    if constexpr (Silu) unrolled<Tokens>([&](auto i) { sums[i] = bounded_silu(sums[i]); });
-    unrolled<Tokens>([&](auto i) { conv_store(channels, sums[i], block.y + i * block.y_step, block.y_stride, streaming); });
+    unrolled<Tokens>([&](auto i) {
+        const v out = Silu ? bounded_silu(sums[i]) : sums[i];
+        conv_store(channels, out, block.y + i * block.y_step, block.y_stride, streaming);
+    });
 }
 
 /// All channels of a block; `lead` of them come before the first aligned address of y.

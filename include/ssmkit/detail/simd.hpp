@@ -255,8 +255,8 @@ template <class T, class Arch, class F>
     if (first < n) f(lane_range<T, Arch, false>{first, n - first});
 }
 
-/// Calls f with 0 ... N - 1 as constants, written out: an array of registers that they index stays in registers. Inlined by force,
-/// as an f that uses it in a function of its own should be: g++ 12 leaves a call where it finds several, and all registers spill.
+/// Calls f with 0 ... N - 1 as constants, written out: an array of registers that they index stays in registers. Inlined by
+/// force, as an f within another should be: g++ 12 leaves calls where it finds several, and all registers spill.
 template <index N, class F>
 [[gnu::always_inline]] inline void unrolled(F&& f)
 {
@@ -356,7 +356,8 @@ template <class T, class Arch>
 #if XSIMD_WITH_AVX512F
     if constexpr (std::is_same_v<T, float> && std::is_base_of_v<xsimd::avx512f, Arch>) {
         const vec<T, Arch> r = _mm512_rcp14_ps(x);
-        return multiply_add(r, multiply_add(-x, r, vec<T, Arch>(T(1))), r);
+        const vec<T, Arch> error = _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1.0f));  // 1 - x r, without an operation for -x
+        return multiply_add(r, error, r);
     }
 #endif
     return vec<T, Arch>(T(1)) / x;

@@ -724,7 +724,8 @@ private:
             const R dalpha = m_.dalpha[i] + earlier;
             earlier += m_.earlier[i];
             ddelta(head)[p.offset + i] = (f_.prescaled ? R(0) : m_.direct[i]) + A * dalpha;
-            if (i > 0 || !p.fresh) dA += delta(head)[p.offset + i] * dalpha;  // a decay of nothing counts for nothing, NaN or not
+            // A decay of nothing counts for nothing, be it NaN.
+            if (i > 0 || !p.fresh) dA += delta(head)[p.offset + i] * dalpha;
         }
         return dA;
     }
@@ -800,7 +801,8 @@ private:
     index sequence_, b_, group_, part_, first_head_, last_head_;
     index headdim_, state_, tiles_, one_state_;
     index first_at_hand_ = 0, last_at_hand_ = 0;
-    index crossed_[static_cast<std::size_t>(tokens)] = {}, no_numbers_ = 0;  // steps that are NaN, up to a token and in the piece
+    // Steps of the piece and head at hand that are NaN: up to each token, and in all.
+    index crossed_[static_cast<std::size_t>(tokens)] = {}, no_numbers_ = 0;
     index count_ = 0, pieces_ = 0;  // tokens that happen, and pieces of them
 };
 

@@ -66,8 +66,8 @@ void ssd_reduce_parameters(const ssd_backward_args<T>& a, const ssd_backward_pla
 }  // namespace detail
 
 /// Bytes of scratch memory with which ssd_backward(a) runs on any resource of at most this concurrency. In values of
-/// compute_t<T>: up to 4 state a token and group for each of dB and dC that is asked for, and for each task that runs at once
-/// headdim state / 32 + 70 a token of the longest sequence.
+/// compute_t<T>: up to 4 state a token and group for each of dB and dC that is asked for, and for each task that runs at once,
+/// a token of the longest sequence, headdim state / 32 + 3 for each of up to 8 heads and 4 state + 64 besides.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t ssd_backward_workspace_size(const ssd_backward_args<T>& a, std::size_t concurrency = 1)
 {

@@ -275,10 +275,6 @@ private:
         for (index visit = 0; visit < end - begin; ++visit) {
             const index t = f_.reverse ? end - 1 - visit : begin + visit;
             const std::int32_t id = f_.seq_idx.data() ? f_.seq_idx(b_, t) : 0;
-            for (R* rows : {plan_.dB, plan_.dC}) {
-                const bool wanted = rows == plan_.dB ? a_.dB.data() != nullptr : a_.dC.data() != nullptr;
-                if (wanted) std::fill_n(rows + map_row(t), plan_.row, R(0));
-            }
             if (id < 0) {
                 write_padding(t);
                 continue;
@@ -295,6 +291,8 @@ private:
 
     void write_padding(index t) const
     {
+        if (a_.dB.data()) std::fill_n(plan_.dB + map_row(t), plan_.row, R(0));
+        if (a_.dC.data()) std::fill_n(plan_.dC + map_row(t), plan_.row, R(0));
         for (index head = first_head_; head < last_head_; ++head) {
             if (a_.ddelta.data()) a_.ddelta(b_, t, head) = T(0);
             for (index c = 0; c < headdim_; ++c) {

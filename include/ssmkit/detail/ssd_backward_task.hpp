@@ -22,215 +22,13 @@
 #include <type_traits>
 
 #include <ssmkit/args/ssd_backward.hpp>
+#include <ssmkit/detail/shuffle.hpp>
+#include <ssmkit/detail/ssd_backward_maps.hpp>
+#include <ssmkit/detail/ssd_backward_plan.hpp>
+#include <ssmkit/detail/ssd_backward_tiles.hpp>
 #include <ssmkit/detail/ssd_decays.hpp>
-#include <ssmkit/detail/ssd_head.hpp>
-#include <ssmkit/detail/ssd_pieces.hpp>
-#include <ssmkit/workspace.hpp>
 
 namespace ssmkit::detail {
-
-/// Heads that go through a sequence side by side, so that what they share is in a cache for all but the first (4: 5 % slower).
-inline constexpr index ssd_backward_heads = 8;
-
-/// How a call is cut into tasks, whatever the number of threads: a sequence and a part of the heads of one group.
-template <class Arch, class T>
-struct ssd_backward_plan {
-    using R = compute_t<T>;
-
-    index sequences, groups, heads_per_group, heads, parts;  // heads of a part; parts of a group
-    index longest;                                           // tokens of a sequence, at most
-    index row;                                               // elements of a row of dB or dC: state in whole registers
-    index headdim;                                           // in whole registers
-    R *dB, *dC;                                              // [batch][token][group][part][row]
-    R *dA, *ddelta_bias;                                     // [sequence][head]
-    R* dD;                                                   // [sequence][head][headdim]
-    std::size_t shared, each;                                // bytes
-
-    ssd_backward_plan(const ssd_backward_args<T>& a, workspace memory);
-
-    /// Slots for the states before pieces: one that begins a sequence has none, the others are full but for the last.
-    index slots() const { return longest / ssd_piece_tokens + 3; }
-    /// Elements from a head's tokens to the next head's.
-    index token_row() const { return longest + lanes<R, Arch>; }
-    index tasks() const { return sequences * groups * parts; }
-    index offset(index b, index token, index group, index part, index length) const
-    {
-        return (((b * length + token) * groups + group) * parts + part) * row;
-    }
-};
-
-/// Scratch memory of one task.
-template <class Arch, class T>
-struct ssd_backward_scratch {
-    using R = compute_t<T>;
-
-    index* positions;          // [token] padding left out
-    ssd_piece* pieces;         // [piece] `offset` counts tokens without padding
-    R *raw, *delta, *ddelta;   // [head at hand][token]
-    R* products;               // [token][token of the piece] C·B
-    R* F;                      // the same, the sum of F over the heads
-    R* states;                 // [head at hand][slot][tile of headdim][state][lane]; slot 0 stands for zero
-    index* slots;              // [piece]
-    R* gradient;               // [head at hand][tile of headdim][state][lane] of the state
-    R *B, *C;                  // [token of the piece][row]
-    R *turned_B, *turned_C;    // of all pieces, each [state][token]
-    R *dB, *dC;                // the same: what the state before and the gradient behind contribute
-    R* turned;                 // [tile of tokens][state][lane] of a piece
-    R *high, *low, *decay, *to_end, *inputs, *direct, *dalpha, *later, *earlier;  // [token of the piece]
-    R *pairs, *mixing, *D;     // [token][token] of the piece
-    R *u, *dp, *y, *z, *scaled;  // [tile of headdim][token][lane]
-    R *turned_u, *turned_dp;   // [tile of tokens][headdim][lane]
-    R* lane_sums;              // [token][lane]
-
-    ssd_backward_scratch(arena& memory, const ssd_backward_args<T>& a, const ssd_backward_plan<Arch, T>& p)
-    {
-        constexpr index n = lanes<R, Arch>, tokens = ssd_piece_tokens;
-        const index length = p.longest, state = a.forward.B.extent(3), one_state = p.headdim * state;
-        const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
-        const index pieces_at_most = length;
-        positions = memory.take<index>(static_cast<std::size_t>(length));
-        pieces = memory.take<ssd_piece>(static_cast<std::size_t>(pieces_at_most));
-        slots = memory.take<index>(static_cast<std::size_t>(pieces_at_most + 1));
-        const index heads = std::min(p.heads, ssd_backward_heads);
-        for (R** q : {&raw, &delta, &ddelta}) *q = take(heads * p.token_row());
-        products = take(length * tokens + n);
-        F = take(length * tokens + n);
-        states = take(heads * p.slots() * one_state);
-        gradient = take(heads * one_state);
-        for (R** q : {&B, &C}) *q = take(tokens * p.row);
-        for (R** q : {&turned_B, &turned_C, &dB, &dC}) *q = take(length * state + n);
-        turned = take((tokens + n) * p.row);
-        for (R** q : {&high, &low, &decay, &to_end, &inputs, &direct, &dalpha, &later, &earlier}) *q = take(tokens + n);
-        for (R** q : {&pairs, &mixing, &D}) *q = take(tokens * tokens);
-        for (R** q : {&u, &dp, &y, &z, &scaled}) *q = take(p.headdim * tokens);
-        turned_u = take(p.headdim * (tokens + n));
-        turned_dp = take(p.headdim * (tokens + n));
-        lane_sums = take(tokens * n + n * n);
-    }
-};
-
-template <class Arch, class T>
-ssd_backward_plan<Arch, T>::ssd_backward_plan(const ssd_backward_args<T>& a, workspace memory)
-{
-    const ssd_args<T>& f = a.forward;
-    constexpr index n = lanes<R, Arch>;
-    const auto whole = [](index extent) { return (extent + n - 1) / n * n; };
-    sequences = ssd_sequence_count(f);
-    groups = f.B.extent(2);
-    heads_per_group = groups ? f.u.extent(2) / groups : 0;
-    // Four tasks at least, where there are as many heads.
-    const index wanted = sequences * groups > 0 ? (3 + sequences * groups) / (sequences * groups) : 1;
-    heads = std::max(index{1}, (heads_per_group + wanted - 1) / wanted);
-    parts = (heads_per_group + heads - 1) / heads;
-    row = whole(f.B.extent(3));
-    headdim = whole(f.u.extent(3));
-    longest = f.u.extent(1);
-    if (f.cu_seqlens.data()) {
-        longest = 0;
-        for (index i = 0; i < sequences; ++i) longest = std::max(longest, f.cu_seqlens[i + 1] - f.cu_seqlens[i]);
-    }
-    arena all = memory.empty() ? arena() : arena(memory);
-    const auto take = [&](index count) { return all.take<R>(static_cast<std::size_t>(count)); };
-    const index rows = f.u.extent(0) * f.u.extent(1) * groups * parts;
-    dB = take(a.dB.data() ? rows * row : 0);
-    dC = take(a.dC.data() ? rows * row : 0);
-    dA = take(sequences * f.u.extent(2));
-    ddelta_bias = take(sequences * f.u.extent(2));
-    dD = take(sequences * f.u.extent(2) * headdim);
-    shared = all.size();
-    arena one;
-    ssd_backward_scratch<Arch, T>(one, a, *this);
-    each = one.size();
-}
-
-/// to_rc = Σ_p left(r, p) right(p, c) over headdim, `tiles` tiles of it, for `Rows` rows; column c times scales_c unless null.
-/// left(r, p) lies at left[tile of p][r][lane of p], right as tiles of columns, one row for every p.
-template <class Arch, class R, index Rows, index Columns>
-[[gnu::noinline, gnu::flatten]] void ssd_headdim_product_tile(const R* left, index left_tile, const R* right, index headdim,
-                                                              index tiles, const R* scales, R* to, index to_row, index to_tile)
-{
-    using v = vec<R, Arch>;
-    constexpr index n = lanes<R, Arch>;
-    v sums[Rows * Columns];
-    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
-    for (index t = 0; t < tiles; ++t) {
-        add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{left + t * left_tile, n, 1},
-                                         tiled_rows<R>{right + t * n * n, tiles * n * n, n}, std::min(n, headdim - t * n));
-    }
-    unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-        const v scale = scales ? load<R, Arch>(scales + c * n) : v(R(1));
-        unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-            store(sums[r * Columns + c] * scale, to + r * to_row + c * to_tile);
-        });
-    });
-}
-
-/// The whole product of `rows` rows and `column_tiles` tiles of columns.
-template <class Arch, class R>
-void ssd_headdim_product(index rows, index column_tiles, const R* left, index left_tile, const R* right, index headdim,
-                         index tiles, const R* scales, R* to, index to_row, index to_tile)
-{
-    constexpr index n = lanes<R, Arch>;
-    // A piece is two tiles of columns where registers are widest: twice the rows keep as many sums under way.
-    constexpr index most = many_registers<Arch> && ssd_piece_tokens <= 2 * n ? 2 * product_rows : product_rows;
-    for_each_column_group<Arch>(column_tiles, [&](index first, auto columns) {
-        for_each_row_group<most>(rows, [&](index i, auto together) {
-            ssd_headdim_product_tile<Arch, R, together(), columns()>(left + i * n, left_tile, right + first * tiles * n * n, headdim,
-                                                                    tiles, scales ? scales + first * n : nullptr,
-                                                                    to + i * to_row + first * to_tile, to_row, to_tile);
-        });
-    });
-}
-
-/// C_i·B_j for `Rows` tokens i, B turned.
-template <class Arch, class R, index Rows, index Columns>
-[[gnu::noinline, gnu::flatten]] void ssd_map_product_tile(broadcast_rows<R> C, tiled_rows<R> B, index state, R* to)
-{
-    using v = vec<R, Arch>;
-    v sums[Rows * Columns];
-    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
-    add_product<Arch, Rows, Columns>(sums, C, B, state);
-    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-            store(sums[r * Columns + c], to + r * ssd_piece_tokens + c * lanes<R, Arch>);
-        });
-    });
-}
-
-/// w_j = Σ_{i >= j} pairs_ij dp_i + e_j B_j R for `Rows` tokens.
-template <class Arch, class R, index Rows, index Columns>
-[[gnu::noinline, gnu::flatten]] void ssd_input_gradient_tile(const ssd_head_piece<R>& p, index j, index first)
-{
-    using v = vec<R, Arch>;
-    constexpr index n = lanes<R, Arch>, row = ssd_piece_tokens;
-    v sums[Rows * Columns];
-    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
-    if (p.live) {
-        const broadcast_rows<R> B{p.B.data + j * p.B.row, p.B.row, p.B.step};
-        add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile, n}, p.state);
-        unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-            const v to_end(p.decay[j + r]);
-            unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c] *= to_end; });
-        });
-    }
-    const R *const pairs = p.mixing + j, *const dp = p.u + first * p.token_tile;
-    unrolled<Rows>([&](auto d) __attribute__((always_inline)) {  // the triangle: tokens j ... j + d of row j + d
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-            const v right = load<R, Arch>(dp + c * p.token_tile + (j + d) * n);
-            unrolled<d + 1>([&](auto r) __attribute__((always_inline)) {
-                sums[r * Columns + c] = multiply_add(v(pairs[(j + d) * row + r]), right, sums[r * Columns + c]);
-            });
-        });
-    });
-    const index below = j + Rows;
-    add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{pairs + below * row, 1, row},
-                                     tiled_rows<R>{dp + below * n, p.token_tile, n}, p.count - below);
-    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-            store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (j + r) * n);
-        });
-    });
-}
 
 template <class Arch, class T>
 class ssd_backward_task {
@@ -246,22 +44,21 @@ public:
           b_(f_.cu_seqlens.data() ? 0 : sequence_), group_(task / plan.parts % plan.groups), part_(task % plan.parts),
           first_head_(group_ * plan.heads_per_group + part_ * plan.heads),
           last_head_(std::min((group_ + 1) * plan.heads_per_group, first_head_ + plan.heads)), headdim_(f_.u.extent(3)),
-          state_(f_.B.extent(3)), tiles_(plan.headdim / n), one_state_(plan.headdim * state_)
+          state_(f_.B.extent(3)), tiles_(plan.headdim / n), one_state_(plan.headdim * state_),
+          maps_(a, plan, m, b_, group_, part_)
     {
     }
 
     void run()
     {
         leave_out_padding();
-        std::fill_n(m_.F, count_ * tokens, R(0));
-        std::fill_n(m_.dB, count_ * state_, R(0));
-        std::fill_n(m_.dC, count_ * state_, R(0));
-        for (index i = 0; i < pieces_; ++i) turn_maps(m_.pieces[i]);
+        maps_.clear(count_);
+        for (index i = 0; i < pieces_; ++i) maps_.turn(m_.pieces[i]);
         for (first_at_hand_ = first_head_; first_at_hand_ < last_head_; first_at_hand_ = last_at_hand_) {
             last_at_hand_ = std::min(last_head_, first_at_hand_ + ssd_backward_heads);
             take_heads();
         }
-        for (index i = 0; i < pieces_; ++i) finish_maps(m_.pieces[i]);
+        for (index i = 0; i < pieces_; ++i) maps_.finish(m_.pieces[i]);
     }
 
 private:
@@ -291,8 +88,7 @@ private:
 
     void write_padding(index t) const
     {
-        if (a_.dB.data()) std::fill_n(plan_.dB + map_row(t), plan_.row, R(0));
-        if (a_.dC.data()) std::fill_n(plan_.dC + map_row(t), plan_.row, R(0));
+        maps_.write_padding(t);
         for (index head = first_head_; head < last_head_; ++head) {
             if (a_.ddelta.data()) a_.ddelta(b_, t, head) = T(0);
             for (index c = 0; c < headdim_; ++c) {
@@ -301,8 +97,6 @@ private:
             }
         }
     }
-
-    index map_row(index t) const { return plan_.offset(b_, t, group_, part_, f_.u.extent(1)); }
 
     /// Calls f(first, position, stride, count) for runs of a piece's tokens whose positions follow each other.
     template <class F>
@@ -350,59 +144,13 @@ private:
         });
     }
 
-    /// B and C of a piece, row by row, zeros behind the states.
-    void load_maps(const ssd_piece& p) const
-    {
-        const auto copy = [&](const view<const T, 4>& from, R* to) {
-            for (index i = 0; i < p.count; ++i, to += plan_.row) {
-                const T* const row = from.pointer(b_, m_.positions[p.offset + i], group_);
-                if (from.stride(3) == 1) {
-                    index at = 0;
-                    for_each_lanes<R, Arch>(state_, [&](auto range) {
-                        store(range.load(row), to + at);
-                        at += n;
-                    });
-                } else {
-                    for (index k = 0; k < plan_.row; ++k) to[k] = k < state_ ? static_cast<R>(row[k * from.stride(3)]) : R(0);
-                }
-            }
-        };
-        copy(f_.B, m_.B);
-        copy(f_.C, m_.C);
-    }
-
-    broadcast_rows<R> rows_of(const R* maps) const { return {maps, plan_.row, 1}; }
-
-    /// B and C of a piece with the tokens along the lanes, and C·B: for all heads of the part.
-    void turn_maps(const ssd_piece& p) const
-    {
-        load_maps(p);
-        const auto turn = [&](const R* maps, R* to) {
-            load_tiles<Arch, R, R>({maps, 1, plan_.row, state_, p.count}, m_.turned, state_ * n);
-            for (index k = 0; k < state_; ++k) {
-                for_each_lanes<R, Arch>(p.count, [&](auto range) {
-                    range.store(load<R, Arch>(m_.turned + range.first * state_ + k * n), to + (p.offset * state_ + k * p.count));
-                });
-            }
-        };
-        turn(m_.B, m_.turned_B);
-        turn(m_.C, m_.turned_C);
-        for_each_column_group<Arch>(tiles_for<R, Arch>(p.count), [&](index first, auto columns) {
-            for_each_row_group(p.count, [&](index i, auto rows) {
-                ssd_map_product_tile<Arch, R, rows(), columns()>(
-                    {m_.C + i * plan_.row, plan_.row, 1}, {m_.turned_B + p.offset * state_ + first * n, n, p.count}, state_,
-                    m_.products + (p.offset + i) * tokens + first * n);
-            });
-        });
-    }
-
     void take_heads()
     {
         for (index head = first_at_hand_; head < last_at_hand_; ++head) prepare_head(head);
         keep_states();
         bool live = a_.dfinal_state.data() != nullptr;
         for (index i = pieces_; i-- > 0;) {
-            load_maps(m_.pieces[i]);
+            maps_.load(m_.pieces[i]);
             for (index head = first_at_hand_; head < last_at_hand_; ++head) {
                 plan_.dA[number(head)] += gradients_of_piece(head, m_.pieces[i], m_.slots[i], live);
             }
@@ -491,7 +239,7 @@ private:
             if (p.fresh) live = false;
             m_.slots[i] = live ? slot : 0;
             if (i + 1 == pieces_ || m_.pieces[i + 1].fresh) continue;  // nobody asks for what this piece leaves
-            load_maps(p);
+            maps_.load(p);
             for (index head = first_at_hand_; head < last_at_hand_; ++head) {
                 load_rows(f_.u, head, p, m_.u);
                 exponentiate(head, p);
@@ -517,8 +265,8 @@ private:
                 .token_tile = token_tile,
                 .state_tile = state_ * n,
                 .live = false,
-                .B = rows_of(m_.B),
-                .C = rows_of(m_.C),
+                .B = maps_.rows(m_.B),
+                .C = maps_.rows(m_.C),
                 .mixing = nullptr,
                 .decay = nullptr,
                 .u = nullptr,
@@ -578,7 +326,7 @@ private:
         std::fill_n(m_.earlier, tokens, R(0));
         const auto contribute = [&](const R* of, const R* turned, const R* scales, const R* maps, R* sums, R* dots) {
             ssd_headdim_product<Arch>(state_, token_tiles, of, state_ * n, turned, headdim_, tiles_, scales, m_.turned, n, state_ * n);
-            add_to_maps(p, maps + p.offset * state_, sums + p.offset * state_, dots);
+            maps_.add(p, maps + p.offset * state_, sums + p.offset * state_, dots);
         };
         if (slot > 0) {
             contribute(state(head, slot), m_.turned_dp, m_.decay, m_.turned_C, m_.dC, m_.later);
@@ -589,7 +337,7 @@ private:
 
         // The gradient of the state before.
         ssd_scale_rows<Arch>(m_.dp, m_.decay, tiles_, token_tile, p.count, m_.scaled);
-        piece.B = rows_of(m_.C);
+        piece.B = maps_.rows(m_.C);
         piece.decay = m_.decay;
         piece.input = m_.scaled;
         ssd_chunked_piece<Arch>(piece, false);
@@ -688,20 +436,6 @@ private:
     /// Zeros in all but the first `count` lanes.
     static v keep_lanes(const v& x, index count) { return count == n ? x : native::keep_first<R, Arch>(x, count); }
 
-    /// Adds what is in `turned` to the sums of a piece, [state][token] both, and its inner products with B or C to `dots`.
-    [[gnu::flatten]] void add_to_maps(const ssd_piece& p, const R* maps, R* sums, R* dots) const
-    {
-        for_each_lanes<R, Arch>(p.count, [&](auto range) {
-            v dot(R(0));
-            for (index k = 0; k < state_; ++k) {
-                const v x = load<R, Arch>(m_.turned + range.first * state_ + k * n);
-                range.store(range.load(sums + k * p.count) + x, sums + k * p.count);
-                dot = multiply_add(x, range.load(maps + k * p.count), dot);
-            }
-            range.store(dot, dots);
-        });
-    }
-
     [[gnu::flatten]] R inner_product(const R* x, const R* y) const
     {
         v sum_of(R(0));
@@ -750,54 +484,13 @@ private:
         store(xsimd::select(r.value > v(f_.delta_max), zero, above_least), gradient_of_step);
     }
 
-    /// The part's dC_i, with Σ_{j <= i} F_ij B_j, and dB_j, with Σ_{i >= j} F_ij C_i, for all its heads at once.
-    void finish_maps(const ssd_piece& p) const
-    {
-        load_maps(p);
-        const R* const F = m_.F + p.offset * tokens;
-        const auto write = [&](const R* sums, R* to, auto&& add) {
-            load_tiles<Arch, R, R>({sums + p.offset * state_, 1, p.count, p.count, state_}, m_.turned, tokens * n);
-            for_each_column_group<Arch>(plan_.row / n, [&](index first, auto columns) {
-                add(m_.turned + first * tokens * n, first * n, columns);
-            });
-            for (index i = 0; i < p.count; ++i) {
-                R* const row = to + map_row(m_.positions[p.offset + i]);
-                for (index k = 0; k < plan_.row; k += n) store(load<R, Arch>(m_.turned + k * tokens + i * n), row + k);
-            }
-        };
-        if (a_.dC.data()) {
-            write(m_.dC, plan_.dC, [&](R* tiles, index k, auto columns) {
-                for (index i = 0; i < p.count; ++i) add_maps<columns()>(F + i * tokens, 1, m_.B + k, i + 1, tiles + i * n);
-            });
-        }
-        if (a_.dB.data()) {
-            write(m_.dB, plan_.dB, [&](R* tiles, index k, auto columns) {
-                for (index j = 0; j < p.count; ++j) {
-                    add_maps<columns()>(F + j * tokens + j, tokens, m_.C + j * plan_.row + k, p.count - j, tiles + j * n);
-                }
-            });
-        }
-    }
-
-    /// Adds Σ_k factors_k maps_k to a row of `Columns` tiles.
-    template <index Columns>
-    [[gnu::noinline, gnu::flatten]] void add_maps(const R* factors, index step, const R* maps, index count, R* row) const
-    {
-        v sums[Columns];
-        unrolled<Columns>([&](auto c) { sums[c] = load<R, Arch>(row + c * tokens * n); });
-        for (index k = 0; k < count; ++k, factors += step, maps += plan_.row) {
-            const v factor(*factors);
-            unrolled<Columns>([&](auto c) { sums[c] = multiply_add(factor, load<R, Arch>(maps + c * n), sums[c]); });
-        }
-        unrolled<Columns>([&](auto c) { store(sums[c], row + c * tokens * n); });
-    }
-
     const ssd_backward_args<T>& a_;
     const ssd_args<T>& f_;
     const ssd_backward_plan<Arch, T>& plan_;
     const ssd_backward_scratch<Arch, T>& m_;
     index sequence_, b_, group_, part_, first_head_, last_head_;
     index headdim_, state_, tiles_, one_state_;
+    ssd_backward_maps<Arch, T> maps_;
     index first_at_hand_ = 0, last_at_hand_ = 0;
     // Steps of the piece and head at hand that are NaN: up to each token, and in all.
     index crossed_[static_cast<std::size_t>(tokens)] = {}, no_numbers_ = 0;

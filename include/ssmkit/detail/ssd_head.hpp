@@ -42,6 +42,35 @@ struct ssd_head_piece {
     rows_to_come ahead[2];
 };
 
+/// C_i·B_j for `Rows` tokens i.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_map_product_tile(broadcast_rows<R> C, tiled_rows<R> B, index state, R* to)
+{
+    using v = vec<R, Arch>;
+    v sums[Rows * Columns];
+    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
+    add_product<Arch, Rows, Columns>(sums, C, B, state);
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            store(sums[r * Columns + c], to + r * ssd_piece_tokens + c * lanes<R, Arch>);
+        });
+    });
+}
+
+/// C_i·B_j for all tokens i and j of a piece, in rows of ssd_piece_tokens. Tokens lie along the lanes of B.
+template <class Arch, class R>
+void ssd_map_product(index count, broadcast_rows<R> C, tiled_rows<R> B, index state, R* to)
+{
+    constexpr index n = lanes<R, Arch>;
+    for_each_column_group<Arch>(tiles_for<R, Arch>(count), [&](index first, auto columns) {
+        for_each_row_group(count, [&](index i, auto rows) {
+            ssd_map_product_tile<Arch, R, rows(), columns()>({C.data + i * C.row, C.row, C.step},
+                                                            {B.data + first * B.tile, B.tile, B.step}, state,
+                                                            to + i * ssd_piece_tokens + first * n);
+        });
+    });
+}
+
 /// y_i = decay_i C_i H + Σ_{j <= i} M_ij u_j for `Rows` tokens.
 template <class Arch, class R, index Rows, index Columns>
 [[gnu::noinline, gnu::flatten]] void ssd_output_tile(const ssd_head_piece<R>& p, index i, index first)

@@ -192,23 +192,7 @@ private:
         const broadcast_rows<R> B = rows_of(a_.B, m_.B, p), C = rows_of(a_.C, m_.C, p);
         const index tile = state_ * n;
         load_tiles<Arch, R, R>({B.data, 1, B.row, state_, p.count}, m_.turned_B, tile);
-        for_each_column_group<Arch>(tiles_for<R, Arch>(p.count), [&](index first, auto columns) {
-            for_each_row_group(p.count, [&](index i, auto rows) {
-                product_tile<rows(), columns()>({C.data + i * C.row, C.row, 1}, {m_.turned_B + first * tile, tile, n},
-                                                m_.products + (p.offset + i) * ssd_piece_tokens + first * n);
-            });
-        });
-    }
-
-    template <index Rows, index Columns>
-    [[gnu::noinline, gnu::flatten]] void product_tile(broadcast_rows<R> left, tiled_rows<R> right, R* to) const
-    {
-        v sums[Rows * Columns];
-        unrolled<Rows * Columns>([&](auto k) { sums[k] = v(R(0)); });
-        add_product<Arch, Rows, Columns>(sums, left, right, state_);
-        unrolled<Rows>([&](auto r) {
-            unrolled<Columns>([&](auto c) { store(sums[r * Columns + c], to + r * ssd_piece_tokens + c * n); });
-        });
+        ssd_map_product<Arch>(p.count, C, tiled_rows<R>{m_.turned_B, tile, n}, state_, m_.products + p.offset * ssd_piece_tokens);
     }
 
     /// The step sizes of a head through the block, and the outputs that follow from them alone.

@@ -40,7 +40,7 @@ public:
     }
 
     /// B and C of a piece, row by row, zeros behind the states.
-    void load(const ssd_piece& p) const
+    void load_piece(const ssd_piece& p) const
     {
         const auto copy = [&](const view<const T, 4>& from, R* to) {
             for (index i = 0; i < p.count; ++i, to += plan_.row) {
@@ -65,7 +65,7 @@ public:
     /// B and C of a piece with the tokens along the lanes, and C·B: for all heads of the part.
     void turn(const ssd_piece& p) const
     {
-        load(p);
+        load_piece(p);
         const auto copy = [&](const R* maps, R* to) {
             load_tiles<Arch, R, R>({maps, 1, plan_.row, state_, p.count}, m_.turned, state_ * n);
             for (index k = 0; k < state_; ++k) {
@@ -97,7 +97,7 @@ public:
     /// The part's dC_i, with Σ_{j <= i} F_ij B_j, and dB_j, with Σ_{i >= j} F_ij C_i, for all its heads at once.
     void finish(const ssd_piece& p) const
     {
-        load(p);
+        load_piece(p);
         const R* const F = m_.F + p.offset * tokens;
         const auto write = [&](const R* sums, R* to, auto&& add_pairs) {
             load_tiles<Arch, R, R>({sums + p.offset * state_, 1, p.count, p.count, state_}, m_.turned, tokens * n);

@@ -150,7 +150,7 @@ private:
         keep_states();
         bool live = a_.dfinal_state.data() != nullptr;
         for (index i = pieces_; i-- > 0;) {
-            maps_.load(m_.pieces[i]);
+            maps_.load_piece(m_.pieces[i]);
             for (index head = first_at_hand_; head < last_at_hand_; ++head) {
                 plan_.dA[number(head)] += gradients_of_piece(head, m_.pieces[i], m_.slots[i], live);
             }
@@ -239,7 +239,7 @@ private:
             if (p.fresh) live = false;
             m_.slots[i] = live ? slot : 0;
             if (i + 1 == pieces_ || m_.pieces[i + 1].fresh) continue;  // nobody asks for what this piece leaves
-            maps_.load(p);
+            maps_.load_piece(p);
             for (index head = first_at_hand_; head < last_at_hand_; ++head) {
                 load_rows(f_.u, head, p, m_.u);
                 exponentiate(head, p);

@@ -128,6 +128,7 @@ TEST_CASE("ssd: a growing mode overflows no sooner than the recurrence does")
     // 2^12 a token: over 32 tokens more than float holds, of states that are zero but for the last two tokens' input.
     ssd_setup s{.batch = 1, .length = 32, .nheads = 1, .headdim = 3, .ngroups = 1, .state = 4};
     s.initial_state = true;
+    s.chunk = s.length;  // a shorter one cuts the pieces before anything overflows
     ssd_problem<float> p(s);
     p.A.fill([](index) { return 8.3f; });
     p.delta.fill([](auto...) { return 1.0f; });

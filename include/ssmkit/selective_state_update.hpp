@@ -34,9 +34,8 @@ template <class Arch, bool Tied, class R>
 }
 
 /// Advances `channels` channels and leaves their sums C·h in y: the lanes run along the state, as it lies in memory by default.
-/// A register's worth of channels is summed together, which needs a third of the shuffles of one at a time. A state of exactly
-/// one register (Mamba-1's 16 floats with AVX-512) is a case of its own, without a loop over the state.
-template <class Arch, bool Tied, bool Contiguous, bool OneRegister, class T>
+/// A register's worth of channels is summed together, which needs a third of the shuffles of one at a time.
+template <class Arch, bool Tied, bool Contiguous, class T>
 [[gnu::noinline, gnu::flatten]] void update_along_states(const state_update_block<T>& block, index channels, compute_t<T>* y)
 {
     using R = compute_t<T>;
@@ -52,7 +51,7 @@ template <class Arch, bool Tied, bool Contiguous, bool OneRegister, class T>
             const R* const A = m.A + c * m.A_channel;
             const v rate(m.rate[c]), x(m.x[c]);
             v sum(R(0));
-            const auto advance = [&](auto states) __attribute__((always_inline)) {
+            for_each_lanes<R, Arch>(m.state, [&](auto states) __attribute__((always_inline)) {
                 const auto load = [&](const auto* p, index stride) __attribute__((always_inline)) {
                     return Contiguous ? states.load(p) : states.load(p, stride);
                 };
@@ -60,14 +59,46 @@ template <class Arch, bool Tied, bool Contiguous, bool OneRegister, class T>
                                                            x * load(m.B, m.B_state));
                 Contiguous ? states.store(next, h) : states.store(next, h, m.h_state);
                 sum = multiply_add(states.keep(next), load(m.C, m.C_state), sum);
-            };
-            if constexpr (OneRegister) {
-                advance(lane_range<R, Arch, true>{});
-            } else {
-                for_each_lanes<R, Arch>(m.state, advance);
-            }
+            });
             sums[i] = sum;
         }
+        range.store(sum_each<R, Arch>(sums), y);
+    });
+}
+
+/// The same for a contiguous state of exactly one register (Mamba-1's 16 floats with AVX-512), with B and C in registers: 6 %
+/// less. Two channels side by side: 3 %; 4: the same, 8: 20 % more.
+template <class Arch, bool Tied, class T>
+[[gnu::noinline, gnu::flatten]] void update_one_register(const state_update_block<T>& block, index channels, compute_t<T>* y)
+{
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>, side = 2;
+    const state_update_block<T> m = block;
+    const lane_range<R, Arch, true> states{};
+    const v B = states.load(m.B), C = states.load(m.C);
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        v sums[static_cast<std::size_t>(n)];
+        if constexpr (!range.full) std::fill_n(sums, n, v(R(0)));
+        const auto advance = [&](index first, auto count) __attribute__((always_inline)) {
+            v decay[count];
+            unrolled<count>([&](auto j) __attribute__((always_inline)) {
+                const index c = range.first + first + j;
+                decay[j] = v(m.rate[c]);
+                if constexpr (!Tied) decay[j] *= states.load(m.A + c * m.A_channel);
+            });
+            if constexpr (!Tied) unrolled<count>([&](auto j) __attribute__((always_inline)) { decay[j] = fast_exp2(decay[j]); });
+            unrolled<count>([&](auto j) __attribute__((always_inline)) {
+                const index c = range.first + first + j;
+                R* const h = m.h + c * m.h_channel;
+                const v next = multiply_add(decay[j], states.load(h), v(m.x[c]) * B);
+                states.store(next, h);
+                sums[first + j] = next * C;
+            });
+        };
+        index i = 0;
+        for (; i + side <= range.count; i += side) advance(i, std::integral_constant<index, side>{});
+        for (; i < range.count; ++i) advance(i, std::integral_constant<index, 1>{});
         range.store(sum_each<R, Arch>(sums), y);
     });
 }
@@ -101,9 +132,9 @@ void update_states(const state_update_block<T>& m, index channels, compute_t<T>*
         return update_along_channels<Arch, Tied, T>(m, channels, y);
     }
     const bool contiguous = m.h_state == 1 && m.B_state == 1 && m.C_state == 1 && (Tied || m.A_state == 1);
-    const auto update = !contiguous                                   ? update_along_states<Arch, Tied, false, false, T>
-                        : m.state == lanes<compute_t<T>, Arch> ? update_along_states<Arch, Tied, true, true, T>
-                                                                      : update_along_states<Arch, Tied, true, false, T>;
+    const auto update = !contiguous                            ? update_along_states<Arch, Tied, false, T>
+                        : m.state == lanes<compute_t<T>, Arch> ? update_one_register<Arch, Tied, T>
+                                                               : update_along_states<Arch, Tied, true, T>;
     update(m, channels, y);
 }
 

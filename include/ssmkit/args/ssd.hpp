@@ -112,6 +112,22 @@ index ssd_sequence_count(const ssd_args<T>& a)
 
 namespace detail {
 
+/// cu_seqlens, if given: the one row of a batch, cut into sequences.
+inline void check_packed_sequences(const char* op, const view<const index, 1>& cu_seqlens, index batch, index length)
+{
+    if (cu_seqlens.data() == nullptr) return;
+    require_shape(op, "cu_seqlens", cu_seqlens, {{"sequences + 1"}});
+    require(cu_seqlens.extent(0) >= 1, op, "cu_seqlens", "is empty, expected sequences + 1 elements");
+    require(batch == 1, op, "cu_seqlens", "is given for a batch that is not 1");
+    index last = 0;
+    for (index i = 0; i < cu_seqlens.extent(0); ++i) {
+        const index first = cu_seqlens[i];
+        require(first >= last && (i > 0 || first == 0), op, "cu_seqlens", "is not ascending from 0 to length");
+        last = first;
+    }
+    require(last == length, op, "cu_seqlens", "is not ascending from 0 to length");
+}
+
 /// Checks of everything that the forward and the backward pass read.
 template <class T>
 void check_ssd_inputs(const char* op, const ssd_args<T>& a)
@@ -132,19 +148,8 @@ void check_ssd_inputs(const char* op, const ssd_args<T>& a)
     require(a.delta_min <= a.delta_max, op, "delta_min", "is not at most delta_max");
     require(a.chunk >= 1, op, "chunk", "is below 1");
     require_shape_if_given(op, "seq_idx", a.seq_idx, {batch, length});
-    if (a.cu_seqlens.data()) {
-        require_shape(op, "cu_seqlens", a.cu_seqlens, {{"sequences + 1"}});
-        require(a.cu_seqlens.extent(0) >= 1, op, "cu_seqlens", "is empty, expected sequences + 1 elements");
-        require(batch.extent == 1, op, "cu_seqlens", "is given for a batch that is not 1");
-        require(a.seq_idx.data() == nullptr, op, "cu_seqlens", "is given together with seq_idx");
-        index last = 0;
-        for (index i = 0; i < a.cu_seqlens.extent(0); ++i) {
-            const index first = a.cu_seqlens[i];
-            require(first >= last && (i > 0 || first == 0), op, "cu_seqlens", "is not ascending from 0 to length");
-            last = first;
-        }
-        require(last == length.extent, op, "cu_seqlens", "is not ascending from 0 to length");
-    }
+    require(a.cu_seqlens.data() == nullptr || a.seq_idx.data() == nullptr, op, "cu_seqlens", "is given together with seq_idx");
+    check_packed_sequences(op, a.cu_seqlens, batch.extent, length.extent);
     const axis sequences{"sequences", ssd_sequence_count(a)};
     require_shape_if_given(op, "initial_state", a.initial_state, {sequences, nheads, headdim, state});
 }

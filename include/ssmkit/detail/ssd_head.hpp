@@ -34,6 +34,8 @@ struct ssd_head_piece {
     broadcast_rows<R> B, C;     // (token, state)
     const R* mixing;            // [token][token] M of the chunked form, rows of ssd_piece_tokens, zero above the diagonal
     const R* decay;             // [token] chunked: from before the piece to behind the token; recurrent: of the token
+    broadcast_rows<R> decays;   // (token, state) in its place, for a state whose columns decay each at their own rate
+    const R *beta, *CB;         // [token] delta rule: its step, and C_t·B_t
     const R* u;                 // tiles
     const R* input;             // tiles; chunked: u decayed to the end of the piece; recurrent: Δ u
     R* y;                       // tiles, out: H C
@@ -145,8 +147,9 @@ void ssd_chunked_piece(const ssd_head_piece<R>& p, bool output)
     });
 }
 
-/// `Rows` states through all tokens of a piece, in registers: H = decay_t H + Δ_t u_t ⊗ B_t, y_t += H C_t.
-template <class Arch, class R, index Rows, index Columns>
+/// `Rows` states through all tokens of a piece, in registers: H = decay_t H + Δ_t u_t ⊗ B_t, y_t += H C_t. With `Each`, every
+/// state has a decay of its own.
+template <class Arch, bool Each, class R, index Rows, index Columns>
 [[gnu::noinline, gnu::flatten]] void ssd_recurrent_tile(const ssd_head_piece<R>& p, index i, index first)
 {
     using v = vec<R, Arch>;
@@ -159,22 +162,23 @@ template <class Arch, class R, index Rows, index Columns>
             h[r * Columns + c] = p.live ? load<R, Arch>(state + c * p.state_tile + r * n) : v(R(0));
         });
     });
-    const R *B = p.B.data + i * p.B.step, *C = p.C.data + i * p.C.step;
+    const R *B = p.B.data + i * p.B.step, *C = p.C.data + i * p.C.step, *decays = Each ? p.decays.data + i : nullptr;
     const index step = p.B.step, C_step = p.C.step;
     for (index t = 0; t < p.count; ++t, B += p.B.row, C += p.C.row) {
         const R* const x = p.input + first * p.token_tile + t * n;
         R* const y = p.y + first * p.token_tile + t * n;
-        const v decay(p.decay[t]);
+        const v decay(Each ? R(0) : p.decay[t]);
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
             const v input = load<R, Arch>(x + c * p.token_tile);
             v sum = i == 0 ? v(R(0)) : load<R, Arch>(y + c * p.token_tile);
             unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
                 v& state_r = h[r * Columns + c];
-                state_r = multiply_add(decay, state_r, input * v(B[r * step]));
+                state_r = multiply_add(Each ? v(decays[r]) : decay, state_r, input * v(B[r * step]));
                 sum = multiply_add(state_r, v(C[r * C_step]), sum);
             });
             store(sum, y + c * p.token_tile);
         });
+        if constexpr (Each) decays += p.decays.row;
     }
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(h[r * Columns + c], after + c * p.state_tile + r * n); });
@@ -182,12 +186,81 @@ template <class Arch, class R, index Rows, index Columns>
 }
 
 /// The recurrent form.
-template <class Arch, class R>
+template <class Arch, bool Each, class R>
 void ssd_recurrent_piece(const ssd_head_piece<R>& p)
 {
     for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
-        for_each_row_group(p.state, [&](index i, auto rows) { ssd_recurrent_tile<Arch, R, rows(), columns()>(p, i, first); });
+        for_each_row_group(p.state,
+                           [&](index i, auto rows) { ssd_recurrent_tile<Arch, Each, R, rows(), columns()>(p, i, first); });
     });
+}
+
+/// Tiles of a head that the delta rule takes through a piece together. What a token puts in depends on all of the state, which
+/// therefore lies in the first-level cache: two of 128 states are 16 KB.
+inline constexpr index ssd_delta_columns = 2;
+
+/// The delta rule for some tiles of a head through all tokens of a piece. With H' for a state that has decayed for its token:
+///
+///     x_t = β_t (u_t - H'_t B_t),  H'_{t+1} = decay_{t+1} (H'_t + x_t ⊗ B_t),  y_t = H'_t C_t + (B_t·C_t) x_t
+///
+/// so that one pass over the state ends a token and begins the next: four multiply-adds an element, one load, one store.
+template <class Arch, bool Each, class R, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_delta_tile(const ssd_head_piece<R>& piece, index first)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
+    const ssd_head_piece<R> p = piece;  // a copy: the compiler cannot know that stores leave the piece alone
+    R* const h = p.h_after + first * p.state_tile;
+    v taken_in[Columns], HB[Columns], HC[Columns];
+    const auto pass = [&](index t, auto&& state_before) __attribute__((always_inline)) {  // from token t - 1 to token t
+        const R *const B = p.B.data + t * p.B.row, *const C = p.C.data + t * p.C.row;
+        const R* const decays = Each ? p.decays.data + t * p.decays.row : nullptr;
+        const v decay(Each ? R(0) : p.decay[t]);
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { HB[c] = HC[c] = v(R(0)); });
+        for (index i = 0; i < p.state; ++i) {
+            const v B_i(B[i * p.B.step]), C_i(C[i * p.C.step]), decay_i = Each ? v(decays[i]) : decay;
+            unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+                const v next = decay_i * state_before(i, c);
+                store(next, h + c * p.state_tile + i * n);
+                HB[c] = multiply_add(B_i, next, HB[c]);
+                HC[c] = multiply_add(C_i, next, HC[c]);
+            });
+        }
+    };
+    if (p.live) {
+        pass(0, [&](index i, auto c) __attribute__((always_inline)) {
+            return load<R, Arch>(p.h + (first + c) * p.state_tile + i * n);
+        });
+    } else {
+        pass(0, [](index, auto) __attribute__((always_inline)) { return v(R(0)); });
+    }
+    for (index t = 0;; ++t) {
+        const v beta(p.beta[t]), CB(p.CB[t]);
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            const index at = (first + c) * p.token_tile + t * n;
+            taken_in[c] = beta * (load<R, Arch>(p.input + at) - HB[c]);
+            store(multiply_add(CB, taken_in[c], HC[c]), p.y + at);
+        });
+        const R* const B = p.B.data + t * p.B.row;
+        const auto ended = [&](index i, auto c) __attribute__((always_inline)) {
+            return multiply_add(v(B[i * p.B.step]), taken_in[c], load<R, Arch>(h + c * p.state_tile + i * n));
+        };
+        if (t + 1 == p.count) {
+            for (index i = 0; i < p.state; ++i) {
+                unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(ended(i, c), h + c * p.state_tile + i * n); });
+            }
+            return;
+        }
+        pass(t + 1, ended);
+    }
+}
+
+/// The delta rule for a piece of at least one token.
+template <class Arch, bool Each, class R>
+void ssd_delta_piece(const ssd_head_piece<R>& p)
+{
+    for_each_column_group<Arch, ssd_delta_columns>(
+        p.headdim_tiles, [&](index first, auto columns) { ssd_delta_tile<Arch, Each, R, columns()>(p, first); });
 }
 
 }  // namespace ssmkit::detail

@@ -9,9 +9,18 @@
 #include <ssmkit/detail/ssd_decays.hpp>
 #include <ssmkit/detail/ssd_head.hpp>
 #include <ssmkit/detail/ssd_pieces.hpp>
+#include <ssmkit/execution.hpp>
 #include <ssmkit/workspace.hpp>
 
 namespace ssmkit::detail {
+
+/// In what a relative of ssd differs from it. The first two go token by token: ssd_form::recurrent.
+template <class T>
+struct ssd_rule {
+    view<const T, 4> log_decay{};  // (batch, length, ngroups, state)  of each state, added to that of the head
+    view<const T, 3> beta{};       // (batch, length, nheads)          the delta rule's step
+    compute_t<T> scale = 1;        // factor of C
+};
 
 /// How a call is cut into tasks: a sequence and some heads of one group.
 struct ssd_partition {
@@ -32,12 +41,23 @@ struct ssd_partition {
     }
 };
 
+/// Elements from a tile of a state to the next: the lower 12 bits of their addresses differ by some KB, since by these Zen looks
+/// for a store that a load has to wait for (tiles 8 KB apart: the delta rule took up to twice as long).
+template <class R, class Arch>
+index ssd_state_tile_size(index state)
+{
+    constexpr index page = 4096 / static_cast<index>(sizeof(R)), step = 1088 / static_cast<index>(sizeof(R));
+    const index size = state * lanes<R, Arch>;
+    return size + ((step - size) % page + page) % page;
+}
+
 /// Scratch memory of one task.
 template <class Arch, class T>
 struct ssd_scratch {
     using R = compute_t<T>;
 
     R* state;              // [head][tile of headdim][state][lane]
+    index state_tile;      // elements from a tile of the state to the next
     bool* live;            // [head] the state is not zero
     R* log_decay;          // [head] running sum of Δ A
     ssd_piece* pieces;     // [piece] of the block
@@ -49,14 +69,17 @@ struct ssd_scratch {
     R *decay, *to_end;     // [token] of the piece
     R* mixing;             // [token][token] of the piece
     R *u, *input, *y, *z;  // [tile of headdim][token][lane] of the piece
+    R* decays;             // [token][state] of the piece, where each state has its own
+    R *beta, *CB;          // [token] of the piece, for the delta rule
 
-    ssd_scratch(arena& memory, const ssd_args<T>& a, const ssd_partition& p)
+    ssd_scratch(arena& memory, const ssd_args<T>& a, const ssd_rule<T>& rule, const ssd_partition& p)
     {
         constexpr index n = lanes<R, Arch>;
         const index state_count = a.B.extent(3), tiles = tiles_for<R, Arch>(a.u.extent(3));
         const index tokens = a.form == ssd_form::recurrent ? ssd_block_tokens : ssd_piece_tokens;
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
-        state = take(p.heads * tiles * state_count * n);
+        state_tile = ssd_state_tile_size<R, Arch>(state_count);
+        state = take(p.heads * tiles * state_tile);
         live = memory.take<bool>(static_cast<std::size_t>(p.heads));
         log_decay = take(p.heads);
         pieces = memory.take<ssd_piece>(static_cast<std::size_t>(ssd_block_tokens));
@@ -69,14 +92,16 @@ struct ssd_scratch {
         for (R** q : {&high, &low, &decay, &to_end}) *q = take(tokens + n);
         mixing = take(ssd_piece_tokens * ssd_piece_tokens);
         for (R** q : {&u, &input, &y, &z}) *q = take(tiles * tokens * n);
+        decays = take(rule.log_decay.data() ? tokens * state_count : 0);
+        for (R** q : {&beta, &CB}) *q = take(rule.beta.data() ? tokens : 0);
     }
 };
 
 template <class Arch, class T>
-std::size_t ssd_task_bytes(const ssd_args<T>& a, const ssd_partition& p)
+std::size_t ssd_task_bytes(const ssd_args<T>& a, const ssd_rule<T>& rule, const ssd_partition& p)
 {
     arena one;
-    ssd_scratch<Arch, T>(one, a, p);
+    ssd_scratch<Arch, T>(one, a, rule, p);
     return one.size();
 }
 
@@ -88,8 +113,9 @@ class ssd_task {
     static constexpr index n = lanes<R, Arch>;
 
 public:
-    ssd_task(const ssd_args<T>& a, const ssd_partition& partition, const ssd_scratch<Arch, T>& m, index sequence, index part)
-        : a_(a), m_(m), sequence_(sequence), b_(a.cu_seqlens.data() ? 0 : sequence), group_(part / partition.per_group),
+    ssd_task(const ssd_args<T>& a, const ssd_rule<T>& rule, const ssd_partition& partition, const ssd_scratch<Arch, T>& m,
+             index sequence, index part)
+        : a_(a), rule_(rule), m_(m), sequence_(sequence), b_(a.cu_seqlens.data() ? 0 : sequence), group_(part / partition.per_group),
           first_head_(group_ * partition.heads_per_group + part % partition.per_group * partition.heads),
           last_head_(std::min((group_ + 1) * partition.heads_per_group, first_head_ + partition.heads)),
           headdim_(a.u.extent(3)), state_(a.B.extent(3)), tiles_(tiles_for<R, Arch>(headdim_)), chunked_(a.form != ssd_form::recurrent),
@@ -113,23 +139,23 @@ public:
     }
 
 private:
-    R* state(index head) const { return m_.state + (head - first_head_) * tiles_ * state_ * n; }
+    R* state(index head) const { return m_.state + (head - first_head_) * tiles_ * m_.state_tile; }
     bool& live(index head) const { return m_.live[head - first_head_]; }
 
     void load_states(const view<const R, 4>& from, index head) const
     {
         if (!from.data()) {
-            std::fill_n(state(head), tiles_ * state_ * n, R(0));
+            std::fill_n(state(head), tiles_ * m_.state_tile, R(0));
             return;
         }
         load_tiles<Arch, R, R>({from.pointer(sequence_, head), from.stride(3), from.stride(2), state_, headdim_}, state(head),
-                               state_ * n);
+                               m_.state_tile);
     }
 
     void store_states(R* to, index headdim_stride, index state_stride, index head)
     {
-        if (!live(head)) std::fill_n(state(head), tiles_ * state_ * n, R(0));
-        store_tiles<Arch, R, R>(state(head), state_ * n, {to, state_stride, headdim_stride, state_, headdim_});
+        if (!live(head)) std::fill_n(state(head), tiles_ * m_.state_tile, R(0));
+        store_tiles<Arch, R, R>(state(head), m_.state_tile, {to, state_stride, headdim_stride, state_, headdim_});
     }
 
     /// Through the whole sequence: for the outputs, or once more for the states that chunks make of zero.
@@ -289,12 +315,15 @@ private:
                                       .headdim_tiles = tiles_,
                                       .state = state_,
                                       .token_tile = token_tile,
-                                      .state_tile = state_ * n,
+                                      .state_tile = m_.state_tile,
                                       .live = live(head),
                                       .B = rows_of(a_.B, m_.B, p),
                                       .C = rows_of(a_.C, m_.C, p),
                                       .mixing = m_.mixing,
                                       .decay = m_.decay,
+                                      .decays = {m_.decays, state_, 1},
+                                      .beta = m_.beta,
+                                      .CB = m_.CB,
                                       .u = m_.u,
                                       .input = chunked || !a_.prescaled ? m_.input : m_.u,
                                       .y = m_.y,
@@ -303,11 +332,45 @@ private:
                                       .ahead = {rows_ahead(a_.u, next_head, next), rows_ahead(a_.y, head, p)}};
         if (chunked) {
             ssd_chunked_piece<Arch>(piece, outputs);
+        } else if (state_ == 0) {
+            std::fill_n(m_.y, tiles_ * token_tile, R(0));
         } else {
-            if (state_ == 0) std::fill_n(m_.y, tiles_ * token_tile, R(0));
-            ssd_recurrent_piece<Arch>(piece);
+            const bool each = rule_.log_decay.data() != nullptr;
+            if (each) exponentiate_each(p, delta);
+            if (rule_.beta.data()) {
+                prepare_delta_rule(head, piece, p);
+                each ? ssd_delta_piece<Arch, true>(piece) : ssd_delta_piece<Arch, false>(piece);
+            } else {
+                each ? ssd_recurrent_piece<Arch, true>(piece) : ssd_recurrent_piece<Arch, false>(piece);
+            }
         }
         if (outputs) finish(head, p);
+    }
+
+    /// The decay of every state, that of the head included.
+    [[gnu::flatten]] void exponentiate_each(const ssd_piece& p, const R* head_log_decay) const
+    {
+        const v rate(static_cast<R>(log2_e));
+        for (index i = 0; i < p.count; ++i) {
+            const T* const row = rule_.log_decay.pointer(b_, walk_->position(p.visit + i), group_);
+            const v head(head_log_decay[i]);
+            for_each_lanes<R, Arch>(state_, [&](auto range) __attribute__((always_inline)) {
+                range.store(fast_exp2((range.load(row, rule_.log_decay.stride(3)) + head) * rate), m_.decays + i * state_);
+            });
+        }
+    }
+
+    [[gnu::flatten]] void prepare_delta_rule(index head, const ssd_head_piece<R>& piece, const ssd_piece& p) const
+    {
+        for (index i = 0; i < p.count; ++i) {
+            m_.beta[i] = static_cast<R>(rule_.beta(b_, walk_->position(p.visit + i), head));
+            v CB(R(0));
+            for_each_lanes<R, Arch>(state_, [&](auto range) __attribute__((always_inline)) {
+                CB = multiply_add(range.load(piece.B.data + i * piece.B.row, piece.B.step),
+                                  range.load(piece.C.data + i * piece.C.row, piece.C.step), CB);
+            });
+            m_.CB[i] = sum<R, Arch>(CB);
+        }
     }
 
     /// M_ij = C_i·B_j exp(Δ_{j+1} A + ... + Δ_i A) Δ_j for j <= i, and what the inputs of a piece leave at its end.
@@ -336,6 +399,9 @@ private:
     void finish(index head, const ssd_piece& p) const
     {
         const index token_tile = tokens_ * n;
+        if (rule_.scale != R(1)) {
+            for (index t = 0; t < tiles_; ++t) scale(p.count, m_.y + t * token_tile);
+        }
         if (a_.D.data()) {
             for (index t = 0; t < tiles_; ++t) add_skip(head, t, p.count, m_.u + t * token_tile, m_.y + t * token_tile);
         }
@@ -354,12 +420,19 @@ private:
         for (index i = 0; i < count * n; i += n) store(multiply_add(D, load<R, Arch>(u + i), load<R, Arch>(y + i)), y + i);
     }
 
+    [[gnu::flatten]] void scale(index count, R* y) const
+    {
+        const v factor(rule_.scale);
+        for (index i = 0; i < count * n; i += n) store(factor * load<R, Arch>(y + i), y + i);
+    }
+
     [[gnu::flatten]] static void gate(index count, const R* z, R* y)
     {
         for (index i = 0; i < count * n; i += n) store(load<R, Arch>(y + i) * silu(load<R, Arch>(z + i)), y + i);
     }
 
     const ssd_args<T>& a_;
+    const ssd_rule<T>& rule_;
     const ssd_scratch<Arch, T>& m_;
     index sequence_, b_, group_, first_head_, last_head_;
     index headdim_, state_, tiles_;
@@ -367,5 +440,32 @@ private:
     index tokens_;  // of a piece, at most
     const ssd_walk* walk_ = nullptr;
 };
+
+/// Bytes of scratch memory with which run_ssd runs on any resource of at most this concurrency.
+template <class Arch, class T>
+std::size_t ssd_bytes(const ssd_args<T>& a, const ssd_rule<T>& rule, std::size_t concurrency)
+{
+    std::size_t most = 0;
+    for (std::size_t c = 1; c <= concurrency; ++c) {
+        most = std::max(most, c * ssd_task_bytes<Arch>(a, rule, ssd_partition(a, c)));
+    }
+    return most;
+}
+
+/// ssd, or the relative that `rule` says, for arguments that fit.
+template <class Arch, class T, class Exec>
+void run_ssd(const char* op, const ssd_args<T>& a, const ssd_rule<T>& rule, workspace memory, Exec&& exec)
+{
+    const ssd_partition partition(a, concurrency(exec));
+    const std::size_t bytes = ssd_task_bytes<Arch>(a, rule, partition);
+    const scratch own(op, memory, bytes * concurrency(exec));
+    const auto parts = static_cast<std::size_t>(partition.count);
+    run_tasks(exec, static_cast<std::size_t>(ssd_sequence_count(a)) * parts, [&](std::size_t task, std::size_t slot) {
+        const flush_denormals guard;
+        arena part(own.memory().subspan(slot * bytes, bytes));
+        const ssd_scratch<Arch, T> m(part, a, rule, partition);
+        ssd_task<Arch, T>(a, rule, partition, m, static_cast<index>(task / parts), static_cast<index>(task % parts)).run();
+    });
+}
 
 }  // namespace ssmkit::detail

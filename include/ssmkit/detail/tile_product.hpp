@@ -46,17 +46,16 @@ template <class Arch, index Rows, index Columns, class R>
 
 /// Calls f(first, Columns) for groups of neighbouring tiles that cover 0 ... tiles - 1, Columns a constant: groups as even as
 /// they can be, since a narrow one keeps too few sums under way to hide the latency of a multiply-add.
-template <class Arch, class F>
+template <class Arch, index Most = product_columns<Arch>, class F>
 void for_each_column_group(index tiles, F&& f)
 {
-    constexpr index most = product_columns<Arch>;
     const auto with_columns = [&]<index N>(std::integral_constant<index, N> columns, auto&& self, index first, index count) {
         if (count == N) return f(first, columns);
         if constexpr (N > 1) self(std::integral_constant<index, N - 1>{}, self, first, count);
     };
-    for (index groups = (tiles + most - 1) / most, first = 0; groups > 0; --groups) {
+    for (index groups = (tiles + Most - 1) / Most, first = 0; groups > 0; --groups) {
         const index count = (tiles - first + groups - 1) / groups;
-        with_columns(std::integral_constant<index, most>{}, with_columns, first, count);
+        with_columns(std::integral_constant<index, Most>{}, with_columns, first, count);
         first += count;
     }
 }

@@ -10,6 +10,8 @@
 #include <ssmkit/causal_conv1d_varlen_states.hpp>
 #include <ssmkit/gated_norm.hpp>
 #include <ssmkit/gated_norm_backward.hpp>
+#include <ssmkit/linear_attention.hpp>
+#include <ssmkit/linear_attention_update.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>

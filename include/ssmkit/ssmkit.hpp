@@ -11,6 +11,7 @@
 #include <ssmkit/gated_norm.hpp>
 #include <ssmkit/gated_norm_backward.hpp>
 #include <ssmkit/linear_attention.hpp>
+#include <ssmkit/linear_attention_backward.hpp>
 #include <ssmkit/linear_attention_update.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>

@@ -9,7 +9,7 @@ namespace ssmkit {
 
 /// Bytes of scratch memory with which linear_attention_backward(a) runs on any resource of at most this concurrency. In values
 /// of compute_t<T>: up to 4 key a token and group for each of dq, dk and dgk that is asked for, and for each task that runs at
-/// once, 2 key a token of the longest sequence and 640 key besides (AVX-512, float).
+/// once, 4 key a token of the longest sequence and 1100 key besides (AVX-512, float).
 template <class Arch = xsimd::default_arch, class T>
 std::size_t linear_attention_backward_workspace_size(const linear_attention_backward_args<T>& a, std::size_t concurrency = 1)
 {

@@ -15,11 +15,12 @@
 
 namespace ssmkit::detail {
 
-/// Tokens whose states are kept at once: 16 of 128 keys and two registers of values are 256 KB.
+/// Tokens whose states are kept at once: 16 of 128 keys and 64 values are 512 KB. 4: 40 % slower, 8: 20 %, 32: the same.
 inline constexpr index linear_attention_piece = 16;
 
-/// Registers of values that go through a sequence together.
-inline constexpr index linear_attention_columns = 2;
+/// Registers of values that go through a sequence together: 4, or 2 of 16 (half of it with AVX-512: 15 % slower).
+template <class Arch>
+inline constexpr index linear_attention_columns = product_columns<Arch>;
 
 /// How a call is cut into tasks, whatever the number of threads: a sequence and a part of the heads of one group; and what the
 /// tasks share.
@@ -46,7 +47,7 @@ struct linear_attention_backward_plan {
 template <class Arch, class T>
 struct linear_attention_backward_scratch {
     using R = compute_t<T>;
-    static constexpr index tile_row = linear_attention_columns * lanes<R, Arch>;
+    static constexpr index tile_row = linear_attention_columns<Arch> * lanes<R, Arch>;
 
     R *k, *q, *decay;             // [token of the piece][key]
     R *v, *dy, *du, *dv;          // [token of the piece][tile row]
@@ -138,7 +139,7 @@ public:
         for (head_ = first_head_; head_ < last_head_; ++head_) {
             std::fill_n(m_.dg, length_, R(0));
             std::fill_n(m_.dbeta, length_, R(0));
-            for_each_column_group<Arch, linear_attention_columns>(tiles_for<R, Arch>(value_), [&](index first, auto columns) {
+            for_each_column_group<Arch, linear_attention_columns<Arch>>(tiles_for<R, Arch>(value_), [&](index first, auto columns) {
                 first_ = first * n;
                 f_.beta.data() ? columns_of_head<true, columns()>() : columns_of_head<false, columns()>();
             });
@@ -160,12 +161,12 @@ private:
         load_state<Columns>(f_.initial_state, m_.state);
         for (index first = 0; first < length_; first += tokens) {
             std::copy_n(m_.state, key_ * tile_row, m_.checkpoints + first / tokens * key_ * tile_row);
-            if (first + tokens < length_) advance<Delta, Columns>(first);
+            if (first + tokens < length_) advance<Delta, false, Columns>(first);
         }
         load_state<Columns>(a_.dfinal_state, m_.gradient);
         for (index first = (length_ - 1) / tokens * tokens; length_ > 0 && first >= 0; first -= tokens) {
             std::copy_n(m_.checkpoints + first / tokens * key_ * tile_row, key_ * tile_row, m_.state);
-            advance<Delta, Columns>(first);
+            advance<Delta, true, Columns>(first);
             for (index i = count_; i-- > 0;) retreat<Delta, Columns>(first, i);
             if (a_.dv.data()) put_rows<Columns>(a_.dv, first, m_.dv);
         }
@@ -250,38 +251,47 @@ private:
         get_rows<Columns>(a_.dy, first, m_.dy);
     }
 
-    /// The state through a piece; S', u and v - S'^T k of its tokens are kept.
-    template <bool Delta, index Columns>
+    /// The state through a piece, one pass over it from token to token. With `Keep`, S', u and v - S'^T k of the tokens are kept.
+    template <bool Delta, bool Keep, index Columns>
     [[gnu::flatten]] void advance(index first)
     {
         read_piece<Columns>(first);
-        for (index t = 0; t < count_; ++t) {
+        v Sk[Columns], u[Columns];
+        const auto pass = [&](index t, auto&& before, R* to) __attribute__((always_inline)) {  // to S' of token t
             const R *const k = m_.k + t * key_, *const decay = m_.decay + t * key_;
-            R* const decayed = m_.decayed + t * key_ * tile_row;
-            v Sk[Columns], u[Columns];
             unrolled<Columns>([&](auto c) __attribute__((always_inline)) { Sk[c] = v(R(0)); });
             for (index i = 0; i < key_; ++i) {
                 const v k_i(k[i]), decay_i(decay[i]);
                 unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-                    const index at = i * tile_row + c * n;
-                    const v S = decay_i * load<R, Arch>(m_.state + at);
-                    store(S, decayed + at);
+                    const v S = decay_i * before(i, c);
+                    store(S, to + i * tile_row + c * n);
                     if constexpr (Delta) Sk[c] = multiply_add(k_i, S, Sk[c]);
                 });
             }
+        };
+        const R* const state = m_.state;
+        pass(0, [&](index i, auto c) __attribute__((always_inline)) { return load<R, Arch>(state + i * tile_row + c * n); }, m_.decayed);
+        for (index t = 0; t < count_; ++t) {
             const v beta(Delta ? static_cast<R>(f_.beta(b_, position(first + t), head_)) : R(1));
             unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
                 const index at = t * tile_row + c * n;
                 const v error = load<R, Arch>(m_.v + at) - Sk[c];
                 u[c] = Delta ? beta * error : error;
-                store(error, m_.error + at);
-                store(u[c], m_.u + at);
+                if constexpr (Keep) {
+                    store(error, m_.error + at);
+                    store(u[c], m_.u + at);
+                }
             });
-            for (index i = 0; i < key_; ++i) {
-                unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-                    const index at = i * tile_row + c * n;
-                    store(multiply_add(v(k[i]), u[c], load<R, Arch>(decayed + at)), m_.state + at);
-                });
+            const R *const k = m_.k + t * key_, *const decayed = m_.decayed + (Keep ? t * key_ * tile_row : 0);
+            const auto ended = [&](index i, auto c) __attribute__((always_inline)) {
+                return multiply_add(v(k[i]), u[c], load<R, Arch>(decayed + i * tile_row + c * n));
+            };
+            if (t + 1 < count_) {
+                pass(t + 1, ended, m_.decayed + (Keep ? (t + 1) * key_ * tile_row : 0));
+            } else if (!Keep) {
+                for (index i = 0; i < key_; ++i) {
+                    unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(ended(i, c), m_.state + i * tile_row + c * n); });
+                }
             }
         }
     }
@@ -292,71 +302,91 @@ private:
     {
         const R *const k = m_.k + t * key_, *const q = m_.q + t * key_, *const decay = m_.decay + t * key_;
         const R* const decayed = m_.decayed + t * key_ * tile_row;
+        R* const gradient = m_.gradient;
         v dy[Columns], u[Columns], du[Columns], step[Columns];  // step: β du
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
             dy[c] = load<R, Arch>(m_.dy + t * tile_row + c * n);
             u[c] = load<R, Arch>(m_.u + t * tile_row + c * n);
             du[c] = v(R(0));
         });
-        for (index i = 0; i < key_; ++i) {
-            const v k_i(k[i]), q_i(scale_ * q[i]);
+        // G_t = scale q_t ⊗ dy_t + what comes from later, and du_t.
+        const auto take_dy = [&](index i, auto c) __attribute__((always_inline)) {
+            const v G = multiply_add(v(scale_ * q[i]), dy[c], load<R, Arch>(gradient + i * tile_row + c * n));
+            du[c] = multiply_add(v(k[i]), G, du[c]);
+            return G;
+        };
+        v dg(R(0));
+        // The rest, with G_t from `taken`.
+        const auto give = [&](auto&& taken) __attribute__((always_inline)) {
+            const bool each = plan_.dgk != nullptr;
+            R *const lanes_q = m_.lanes_q, *const lanes_k = m_.lanes_k, *const lanes_g = m_.lanes_g;
+            for (index i = 0; i < key_; ++i) {
+                const v k_i(k[i]), decay_i(decay[i]);
+                v to_q(R(0)), to_k(R(0)), to_g(R(0));
+                unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+                    const index at = i * tile_row + c * n;
+                    const v S = load<R, Arch>(decayed + at);
+                    v G = taken(i, c);
+                    to_q = multiply_add(S, dy[c], to_q);
+                    to_k = multiply_add(G, u[c], to_k);
+                    if constexpr (Delta) {
+                        to_k -= S * step[c];
+                        G -= k_i * step[c];
+                    }
+                    to_g = multiply_add(G, S, to_g);
+                    store(decay_i * G, gradient + at);
+                });
+                dg += to_g;
+                store(to_q, lanes_q + i * n);
+                store(to_k, lanes_k + i * n);
+                if (each) store(to_g, lanes_g + i * n);
+            }
+        };
+        const v beta(Delta ? static_cast<R>(f_.beta(b_, position(first + t), head_)) : R(1));
+        const auto set_step = [&]() __attribute__((always_inline)) {
             unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-                R* const p = m_.gradient + i * tile_row + c * n;
-                const v G = multiply_add(q_i, dy[c], load<R, Arch>(p));
-                store(G, p);
-                du[c] = multiply_add(k_i, G, du[c]);
+                step[c] = Delta ? beta * du[c] : du[c];
+                store(step[c], m_.dv + t * tile_row + c * n);
             });
+        };
+        if constexpr (Delta) {  // what goes back to S' depends on all of du
+            for (index i = 0; i < key_; ++i) {
+                unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(take_dy(i, c), gradient + i * tile_row + c * n); });
+            }
+            set_step();
+            give([&](index i, auto c) __attribute__((always_inline)) { return load<R, Arch>(gradient + i * tile_row + c * n); });
+        } else {
+            give(take_dy);
+            set_step();
         }
         v u_dy(R(0)), error_du(R(0));
-        const v beta(Delta ? static_cast<R>(f_.beta(b_, position(first + t), head_)) : R(1));
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-            step[c] = Delta ? beta * du[c] : du[c];
-            store(step[c], m_.dv + t * tile_row + c * n);
             u_dy = multiply_add(u[c], dy[c], u_dy);
-            error_du = multiply_add(load<R, Arch>(m_.error + t * tile_row + c * n), du[c], error_du);
+            if constexpr (Delta) error_du = multiply_add(load<R, Arch>(m_.error + t * tile_row + c * n), du[c], error_du);
         });
-        v dg(R(0));
-        for (index i = 0; i < key_; ++i) {
-            const v k_i(k[i]), decay_i(decay[i]);
-            v to_q(R(0)), to_k(R(0)), to_g(R(0));
-            unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
-                const index at = i * tile_row + c * n;
-                const v S = load<R, Arch>(decayed + at);
-                v G = load<R, Arch>(m_.gradient + at);
-                to_q = multiply_add(S, dy[c], to_q);
-                to_k = multiply_add(G, u[c], to_k);
-                if constexpr (Delta) {
-                    to_k -= S * step[c];
-                    G -= k_i * step[c];
-                }
-                to_g = multiply_add(G, S, to_g);
-                store(decay_i * G, m_.gradient + at);
-            });
-            dg += to_g;
-            store(to_q, m_.lanes_q + i * n);
-            store(to_k, m_.lanes_k + i * n);
-            store(to_g, m_.lanes_g + i * n);
-        }
         const index row = offset(first + t);
-        if (plan_.dq) add_rows(m_.lanes_q, [&](index i) { return scale_ * k[i]; }, sum<R, Arch>(u_dy), scale_, plan_.dq + row);
-        if (plan_.dk) add_rows(m_.lanes_k, [](index) { return R(0); }, R(0), R(1), plan_.dk + row);
-        if (plan_.dgk) add_rows(m_.lanes_g, [](index) { return R(0); }, R(0), R(1), plan_.dgk + row);
+        if (plan_.dq) {  // S_t = S'_t + k_t ⊗ u_t, of which lanes_q has the first term
+            const v factor(scale_ * sum<R, Arch>(u_dy));
+            add_lane_sums(m_.lanes_q, v(scale_), plan_.dq + row, [&](auto range, const v& sums) __attribute__((always_inline)) {
+                return multiply_add(factor, range.load(k), sums);
+            });
+        }
+        const auto as_they_are = [](auto, const v& sums) __attribute__((always_inline)) { return sums; };
+        if (plan_.dk) add_lane_sums(m_.lanes_k, v(R(1)), plan_.dk + row, as_they_are);
+        if (plan_.dgk) add_lane_sums(m_.lanes_g, v(R(1)), plan_.dgk + row, as_they_are);
         m_.dg[first + t] += sum<R, Arch>(dg);
         if constexpr (Delta) m_.dbeta[first + t] += sum<R, Arch>(error_du);
     }
 
-    /// out_i += factor Σ_lane from_i + extra weight(i): S_t = S'_t + k_t ⊗ u_t, of which `from` has the first term.
-    template <class Weight>
-    [[gnu::flatten]] void add_rows(const R* from, Weight&& weight, R extra, R factor, R* out) const
+    /// out_i += complete(factor Σ_lane from_i).
+    template <class Complete>
+    [[gnu::flatten]] void add_lane_sums(const R* from, const v& factor, R* out, Complete&& complete) const
     {
-        alignas(64) R sums[static_cast<std::size_t>(n)];
-        for (index i = 0; i < key_; i += n) {
-            const index count = std::min(n, key_ - i);
+        for_each_lanes<R, Arch>(key_, [&](auto range) __attribute__((always_inline)) {
             v rows[static_cast<std::size_t>(n)];
-            for (index r = 0; r < n; ++r) rows[r] = r < count ? load<R, Arch>(from + (i + r) * n) : v(R(0));
-            store(sum_each<R, Arch>(rows), sums);
-            for (index r = 0; r < count; ++r) out[i + r] += factor * sums[r] + (extra == R(0) ? R(0) : extra * weight(i + r));
-        }
+            for (index r = 0; r < n; ++r) rows[r] = r < range.count ? load<R, Arch>(from + (range.first + r) * n) : v(R(0));
+            range.store(range.load(out) + complete(range, factor * sum_each<R, Arch>(rows)), out);
+        });
     }
 
     const linear_attention_backward_args<T>& a_;

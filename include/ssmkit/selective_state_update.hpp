@@ -68,7 +68,7 @@ template <class Arch, bool Tied, bool Contiguous, class T>
 
 /// The same for a contiguous state of exactly one register (Mamba-1's 16 floats with AVX-512), with B and C in registers: 6 %
 /// less. Two channels side by side: 3 %; 4: the same, 8: 20 % more.
-template <class Arch, bool Tied, class T>
+template <class Arch, class T>
 [[gnu::noinline, gnu::flatten]] void update_one_register(const state_update_block<T>& block, index channels, compute_t<T>* y)
 {
     using R = compute_t<T>;
@@ -84,10 +84,9 @@ template <class Arch, bool Tied, class T>
             v decay[count];
             unrolled<count>([&](auto j) __attribute__((always_inline)) {
                 const index c = range.first + first + j;
-                decay[j] = v(m.rate[c]);
-                if constexpr (!Tied) decay[j] *= states.load(m.A + c * m.A_channel);
+                decay[j] = v(m.rate[c]) * states.load(m.A + c * m.A_channel);
             });
-            if constexpr (!Tied) unrolled<count>([&](auto j) __attribute__((always_inline)) { decay[j] = fast_exp2(decay[j]); });
+            unrolled<count>([&](auto j) __attribute__((always_inline)) { decay[j] = fast_exp2(decay[j]); });
             unrolled<count>([&](auto j) __attribute__((always_inline)) {
                 const index c = range.first + first + j;
                 R* const h = m.h + c * m.h_channel;
@@ -101,6 +100,60 @@ template <class Arch, bool Tied, class T>
         for (; i < range.count; ++i) advance(i, std::integral_constant<index, 1>{});
         range.store(sum_each<R, Arch>(sums), y);
     });
+}
+
+/// The same for channels with one decay, as Mamba-2's heads have it, whose states are contiguous and fill `Registers` exactly:
+/// B and C stay in registers, and the state is touched in the order in which it lies (four channels side by side share loads of
+/// B and C as well, but took twice as long on states beyond the caches).
+template <class Arch, index Registers, class T>
+[[gnu::noinline, gnu::flatten]] void update_with_one_decay(const state_update_block<T>& block, index channels, compute_t<T>* y)
+{
+    using R = compute_t<T>;
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>, chains = Registers % 4 == 0 ? 4 : Registers % 2 == 0 ? 2 : 1;
+    const state_update_block<T> m = block;
+    const v decay(m.rate[0]);
+    v B[Registers], C[Registers];
+    unrolled<Registers>([&](auto k) __attribute__((always_inline)) {
+        const lane_range<R, Arch, true> states{k * n};
+        B[k] = states.load(m.B);
+        C[k] = states.load(m.C);
+    });
+    for_each_lanes<R, Arch>(channels, [&](auto range) __attribute__((always_inline)) {
+        v sums[static_cast<std::size_t>(n)];
+        if constexpr (!range.full) std::fill_n(sums, n, v(R(0)));
+        for (index i = 0; i < range.count; ++i) {
+            R* const h = m.h + (range.first + i) * m.h_channel;
+            const v x(m.x[range.first + i]);
+            v sum[chains];
+            unrolled<Registers>([&](auto k) __attribute__((always_inline)) {
+                const v next = multiply_add(decay, load<R, Arch>(h + k * n), x * B[k]);
+                store(next, h + k * n);
+                sum[k % chains] = k < chains ? next * C[k] : multiply_add(next, C[k], sum[k % chains]);
+            });
+            if constexpr (chains == 4) sum[0] = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+            if constexpr (chains == 2) sum[0] += sum[1];
+            sums[i] = sum[0];
+        }
+        range.store(sum_each<R, Arch>(sums), y);
+    });
+}
+
+/// States of 16, 32, 64 or 128 floats with AVX-512; otherwise the general loop.
+template <class Arch, class T>
+void update_with_one_decay(const state_update_block<T>& m, index channels, compute_t<T>* y)
+{
+    constexpr index n = lanes<compute_t<T>, Arch>;
+    if constexpr (many_registers<Arch>) {
+        switch (m.state % n == 0 ? m.state / n : 0) {
+            case 1: return update_with_one_decay<Arch, 1, T>(m, channels, y);
+            case 2: return update_with_one_decay<Arch, 2, T>(m, channels, y);
+            case 4: return update_with_one_decay<Arch, 4, T>(m, channels, y);
+            case 8: return update_with_one_decay<Arch, 8, T>(m, channels, y);
+            default: break;
+        }
+    }
+    update_along_states<Arch, true, true, T>(m, channels, y);
 }
 
 /// The same for a state whose channels are neighbours in memory: the lanes run along the channels, and nothing is summed across
@@ -132,10 +185,14 @@ void update_states(const state_update_block<T>& m, index channels, compute_t<T>*
         return update_along_channels<Arch, Tied, T>(m, channels, y);
     }
     const bool contiguous = m.h_state == 1 && m.B_state == 1 && m.C_state == 1 && (Tied || m.A_state == 1);
-    const auto update = !contiguous                            ? update_along_states<Arch, Tied, false, T>
-                        : m.state == lanes<compute_t<T>, Arch> ? update_one_register<Arch, Tied, T>
-                                                               : update_along_states<Arch, Tied, true, T>;
-    update(m, channels, y);
+    if (!contiguous) return update_along_states<Arch, Tied, false, T>(m, channels, y);
+    if constexpr (Tied) {
+        update_with_one_decay<Arch, T>(m, channels, y);
+    } else if (m.state == lanes<compute_t<T>, Arch>) {
+        update_one_register<Arch, T>(m, channels, y);
+    } else {
+        update_along_states<Arch, false, true, T>(m, channels, y);
+    }
 }
 
 /// The most channels handled at once: preparing and finishing them in one go hides the latency of softplus and silu.
@@ -164,6 +221,21 @@ template <class Arch, bool Softplus, bool Biased, class R>
     });
 }
 
+/// The same for a head with one step size and one rate: its decay, for every channel, and x.
+template <class Arch, class T, class R>
+[[gnu::noinline, gnu::flatten]] void prepare_tied_step(const selective_state_update_args<T>& a, R delta, index head, const R* u,
+                                                       index count, R* decay, R* x)
+{
+    using v = vec<R, Arch>;
+    const v raw(a.delta_bias.data() ? delta + a.delta_bias(head, 0) : delta);
+    const v step = a.delta_softplus ? softplus(raw) : raw;
+    const v factor = fast_exp2(step * v(R(log2_e)) * v(a.A.extent(2) ? *a.A.pointer(head) : R(0)));
+    for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
+        range.store(factor, decay);
+        range.store(step * range.load(u), x);
+    });
+}
+
 /// out <- (y + D u) silu(z), or without either.
 template <class Arch, bool Skip, bool Gated, class R>
 [[gnu::noinline, gnu::flatten]] void finish_step(const R* y, const R* D, const R* u, const R* z, index count, R* out)
@@ -182,21 +254,20 @@ void update_chunk_of_head(const selective_state_update_args<T>& a, index b, inde
                           index count, bool tied)
 {
     using R = compute_t<T>;
-    using v = vec<R, Arch>;
     alignas(64) R rate[update_chunk], x[update_chunk], y[update_chunk], copy[3][update_chunk];
     const auto row = [&](const auto* p, index stride, R* memory) {
         return p ? compute_row<Arch>(p, stride, count, memory) : nullptr;
     };
     const auto channels_of = [&](const view<const R, 2>& values) { return values.data() ? values.pointer(head, c0) : nullptr; };
     const R* const u = row(a.u.pointer(b, head, c0), a.u.stride(2), copy[0]);
-    const R* const bias = row(channels_of(a.delta_bias), a.delta_bias.stride(1), copy[1]);
-    with_constants(a.delta_softplus, bias != nullptr, [&](auto softplus, auto biased) {
-        prepare_step<Arch, softplus, biased>(row(a.delta.pointer(b, head, c0), a.delta.stride(2), copy[2]), u, bias, count, rate,
-                                             x);
-    });
     if (tied) {
-        const v A(a.A.extent(2) ? *a.A.pointer(head) : R(0));
-        for (index i = 0; i < count; i += lanes<R, Arch>) fast_exp2(v::load_aligned(rate + i) * A).store_aligned(rate + i);
+        prepare_tied_step<Arch>(a, static_cast<R>(a.delta(b, head, 0)), head, u, count, rate, x);
+    } else {
+        const R* const bias = row(channels_of(a.delta_bias), a.delta_bias.stride(1), copy[1]);
+        with_constants(a.delta_softplus, bias != nullptr, [&](auto softplus, auto biased) {
+            prepare_step<Arch, softplus, biased>(row(a.delta.pointer(b, head, c0), a.delta.stride(2), copy[2]), u, bias, count,
+                                                 rate, x);
+        });
     }
 
     const state_update_block<T> block{.h = a.h.pointer(entry, head, c0),

@@ -34,8 +34,8 @@ struct ssd_head_piece {
     broadcast_rows<R> B, C;     // (token, state)
     const R* mixing;            // [token][token] M of the chunked form, rows of ssd_piece_tokens, zero above the diagonal
     const R* decay;             // [token] chunked: from before the piece to behind the token; recurrent: of the token
-    broadcast_rows<R> decays;   // (token, state) in its place, for a state whose columns decay each at their own rate
-    const R *beta, *CB;         // [token] delta rule: its step, and C_t·B_t
+    broadcast_rows<R> decays{}; // (token, state) in its place, for a state whose columns decay each at their own rate
+    const R *beta = nullptr, *CB = nullptr;  // [token] delta rule: its step, and C_t·B_t
     const R* u;                 // tiles
     const R* input;             // tiles; chunked: u decayed to the end of the piece; recurrent: Δ u
     R* y;                       // tiles, out: H C

@@ -1,20 +1,9 @@
 #pragma once
 
-#include <ssmkit/eigen.hpp>
-
+#include "matrix.hpp"
 #include "operations.hpp"
 
 namespace mamba {
-
-using ssmkit::as_view;
-using ssmkit::index;
-using ssmkit::view;
-
-/// Tokens of all sequences one below the other, or a weight as in the checkpoint, (out, in).
-template <class R>
-using matrix = Eigen::Matrix<R, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class R>
-using row = Eigen::Matrix<R, 1, Eigen::Dynamic>;
 
 /// Everything between the two outer projections of a Mamba block, and the second of them: Gu & Dao, "Mamba",
 /// arXiv:2312.00752, algorithm 2 and figure 3. R is float or double, Param that or std::complex of it.
@@ -54,13 +43,6 @@ struct inner_activations {
 };
 
 namespace detail {
-
-/// A vector that may be empty.
-template <class R>
-view<const R, 1> given(const row<R>& values)
-{
-    return values.size() ? as_view(values) : view<const R, 1>{};
-}
 
 /// The same memory seen as real numbers: two columns for a complex one.
 template <class R, class Param>

@@ -6,17 +6,25 @@
 #include <ssmkit/causal_conv1d_backward.hpp>
 #include <ssmkit/causal_conv1d_update.hpp>
 #include <ssmkit/execution.hpp>
+#include <ssmkit/gated_norm.hpp>
+#include <ssmkit/gated_norm_backward.hpp>
 #include <ssmkit/reference/add_norm.hpp>
 #include <ssmkit/reference/add_norm_backward.hpp>
 #include <ssmkit/reference/causal_conv1d.hpp>
 #include <ssmkit/reference/causal_conv1d_backward.hpp>
 #include <ssmkit/reference/causal_conv1d_update.hpp>
+#include <ssmkit/reference/gated_norm.hpp>
+#include <ssmkit/reference/gated_norm_backward.hpp>
 #include <ssmkit/reference/selective_scan.hpp>
 #include <ssmkit/reference/selective_scan_backward.hpp>
 #include <ssmkit/reference/selective_state_update.hpp>
+#include <ssmkit/reference/ssd.hpp>
+#include <ssmkit/reference/ssd_backward.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>
+#include <ssmkit/ssd.hpp>
+#include <ssmkit/ssd_backward.hpp>
 
 /// Who runs the operations of a composition, called with an operation's arguments. Kernels and references have the same
 /// arguments, so a program that is written once on either of these can be judged by the other.
@@ -55,6 +63,26 @@ struct kernels {
     void operator()(const ssmkit::selective_state_update_args<T>& a) const
     {
         ssmkit::selective_state_update(a);
+    }
+    template <class T>
+    void operator()(const ssmkit::ssd_args<T>& a) const
+    {
+        ssmkit::ssd(a, pool);
+    }
+    template <class T>
+    void operator()(const ssmkit::ssd_backward_args<T>& a) const
+    {
+        ssmkit::ssd_backward(a, pool);
+    }
+    template <class T>
+    void operator()(const ssmkit::gated_norm_args<T>& a) const
+    {
+        ssmkit::gated_norm(a, pool);
+    }
+    template <class T>
+    void operator()(const ssmkit::gated_norm_backward_args<T>& a) const
+    {
+        ssmkit::gated_norm_backward(a, pool);
     }
     template <class T, class S>
     void operator()(const ssmkit::add_norm_args<T, S>& a) const
@@ -99,6 +127,26 @@ struct references {
     void operator()(const ssmkit::selective_state_update_args<T>& a) const
     {
         ssmkit::reference::selective_state_update(a);
+    }
+    template <class T>
+    void operator()(const ssmkit::ssd_args<T>& a) const
+    {
+        ssmkit::reference::ssd(a);
+    }
+    template <class T>
+    void operator()(const ssmkit::ssd_backward_args<T>& a) const
+    {
+        ssmkit::reference::ssd_backward(a);
+    }
+    template <class T>
+    void operator()(const ssmkit::gated_norm_args<T>& a) const
+    {
+        ssmkit::reference::gated_norm(a);
+    }
+    template <class T>
+    void operator()(const ssmkit::gated_norm_backward_args<T>& a) const
+    {
+        ssmkit::reference::gated_norm_backward(a);
     }
     template <class T, class S>
     void operator()(const ssmkit::add_norm_args<T, S>& a) const

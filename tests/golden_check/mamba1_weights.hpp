@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include <common/mamba_block.hpp>
+
 #include "matrices.hpp"
 
 namespace golden {
@@ -33,7 +35,7 @@ mamba::block_weights<R> mamba1_weights(problem& p, const std::string& prefix)
 }
 
 template <class R>
-void hand_in_mamba1_gradients(problem& p, const std::string& prefix, const mamba::block_weights<R>& d)
+void hand_in_block_gradients(problem& p, const std::string& prefix, const mamba::block_weights<R>& d)
 {
     const std::string name = "d" + prefix;
     hand_in(p.output<R>(name + "A_log", 0, 1), d.A_log);
@@ -48,5 +50,13 @@ void hand_in_mamba1_gradients(problem& p, const std::string& prefix, const mamba
     hand_in(p.output<R>(name + "out_proj.weight", 0, 1), d.inner.out_proj_weight);
     hand_in(p.output<R>(name + "out_proj.bias", 0), d.inner.out_proj_bias);
 }
+
+/// A Mamba-1 block to code that is written for either.
+template <class R>
+struct mamba1 {
+    using weights = mamba::block_weights<R>;
+    using state = mamba::block_state<R>;
+    using activations = mamba::block_activations<R>;
+};
 
 }  // namespace golden

@@ -1,5 +1,7 @@
 #include <complex>
 
+#include <common/mamba_inner.hpp>
+
 #include "matrices.hpp"
 
 namespace {

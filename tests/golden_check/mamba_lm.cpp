@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "mamba1_weights.hpp"
+#include "mamba2_weights.hpp"
 #include "matrices.hpp"
 
 namespace {
@@ -12,11 +13,13 @@ namespace {
 using golden::hand_in, golden::index, golden::matrix_of, golden::problem, golden::row_of, golden::view;
 using mamba::as_view, mamba::matrix, mamba::row;
 
-/// What the configuration says that the tensors do not. Throws for anything that is no language model of Mamba-1
-/// blocks.
+/// What the configuration says that the tensors do not. Throws for anything that is no language model of Mamba-1 or
+/// Mamba-2 blocks.
 struct config {
     index layers = 0;
     bool rms_norm = true, mlp = false, tied = true;
+    bool mamba2 = false;
+    golden::mamba2_options options;
 
     explicit config(problem& p)
     {
@@ -24,15 +27,26 @@ struct config {
         const nlohmann::json c = stored.is_string() ? nlohmann::json::parse(stored.get<std::string>()) : stored;
         const nlohmann::json ssm = c.value("ssm_cfg", nlohmann::json::object());
         const auto layer = ssm.value("layer", std::string("Mamba1"));
-        if (layer != "Mamba1") throw golden::unknown("the layer " + layer + " is unknown");
+        mamba2 = layer == "Mamba2";
+        if (layer != "Mamba1" && !mamba2) throw golden::unknown("the layer " + layer + " is unknown");
         if (!c.value("attn_layer_idx", nlohmann::json::array()).empty()) {
             throw golden::unknown("attention layers are unknown");
         }
         require_known(c, {"d_model", "d_intermediate", "n_layer", "vocab_size", "ssm_cfg", "attn_layer_idx", "attn_cfg",
                           "rms_norm", "residual_in_fp32", "fused_add_norm", "pad_vocab_size_multiple",
                           "tie_embeddings"});
-        require_known(ssm, {"layer", "d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init",
-                            "dt_scale", "dt_init_floor", "conv_bias", "bias", "use_fast_path"});
+        if (mamba2) {
+            require_known(ssm, {"layer", "d_state", "d_conv", "conv_init", "expand", "headdim", "d_ssm", "ngroups",
+                                "A_init_range", "D_has_hdim", "rmsnorm", "norm_before_gate", "dt_min", "dt_max",
+                                "dt_init_floor", "dt_limit", "bias", "conv_bias", "chunk_size", "use_mem_eff_path"});
+            options = {.headdim = ssm.value("headdim", index(64)),
+                       .ngroups = ssm.value("ngroups", index(1)),
+                       .dt_limit = golden::limits(ssm.value("dt_limit", nlohmann::json{0.0, "inf"})),
+                       .norm_before_gate = ssm.value("norm_before_gate", false)};
+        } else {
+            require_known(ssm, {"layer", "d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init",
+                                "dt_scale", "dt_init_floor", "conv_bias", "bias", "use_fast_path"});
+        }
         layers = c.at("n_layer").get<index>();
         rms_norm = c.value("rms_norm", true);
         mlp = c.value("d_intermediate", 0) > 0;
@@ -71,18 +85,18 @@ struct mlp_weights {
     matrix<R> fc1, fc2;
 };
 
-template <class R>
+template <class R, class Block>
 struct layer_weights {
     norm_weights<R> norm, norm2;
-    mamba::block_weights<R> mixer;
+    typename Block::weights mixer;
     mlp_weights<R> mlp;
 };
 
 /// What a layer leaves for its backward pass.
-template <class R>
+template <class R, class Block>
 struct layer_activations {
     matrix<R> residual, normed, residual2, normed2, inner;  // inner: of the MLP
-    mamba::block_activations<R> mixer;
+    typename Block::activations mixer;
 };
 
 template <class R>
@@ -91,20 +105,22 @@ auto silu(const matrix<R>& x)
     return (x.array() / (R(1) + (-x.array()).exp())).eval();
 }
 
-/// Whole model, forward and backward; the mixer is handed in, so that sequences and steps share the rest.
-template <class R, class Run>
+/// Whole model of blocks mamba1<R> or mamba2<R>, forward and backward; the mixer is handed in, so that sequences and steps
+/// share the rest. read(prefix) gives a block's weights.
+template <class R, class Block, class Run>
 class language_model {
 public:
-    language_model(problem& p, const config& c, const Run& run)
+    template <class Read>
+    language_model(problem& p, const config& c, Read&& read, const Run& run)
         : config_(c), run_(run), eps_(static_cast<R>(p.flag<double>("norm_eps", 1e-5))),
           embedding_(matrix_of<R>(p, "backbone.embedding.weight", 0, 1)), norm_f_(p, "backbone.norm_f"),
           head_(p.has("lm_head.weight") ? matrix_of<R>(p, "lm_head.weight", 0, 1) : embedding_)
     {
         for (index i = 0; i < c.layers; ++i) {
             const std::string name = prefix(i);
-            layer_weights<R> layer{.norm = {p, name + "norm"},
+            layer_weights<R, Block> layer{.norm = {p, name + "norm"},
                                    .norm2 = {},
-                                   .mixer = golden::mamba1_weights<R>(p, name + "mixer."),
+                                   .mixer = read(name + "mixer."),
                                    .mlp = {}};
             if (c.mlp) {
                 layer.norm2 = {p, name + "norm2"};
@@ -124,8 +140,8 @@ public:
         matrix<R> hidden(static_cast<index>(ids.size()), embedding_.cols()), residual;
         for (std::size_t t = 0; t < ids.size(); ++t) hidden.row(static_cast<index>(t)) = embedding_.row(ids[t]);
         for (std::size_t i = 0; i < layers_.size(); ++i) {
-            const layer_weights<R>& layer = layers_[i];
-            layer_activations<R>& kept = kept_[i];
+            const layer_weights<R, Block>& layer = layers_[i];
+            layer_activations<R, Block>& kept = kept_[i];
             kept.normed = add_norm(layer.norm, hidden, residual);
             kept.residual = residual;
             hidden = mix(i, kept.normed);
@@ -147,16 +163,16 @@ public:
         });
     }
 
-    std::vector<mamba::block_state<R>> states(index batch) const
+    std::vector<typename Block::state> states(index batch) const
     {
-        std::vector<mamba::block_state<R>> all;
+        std::vector<typename Block::state> all;
         for (std::size_t i = 0; i < layers_.size(); ++i) {
             all.push_back(state_after(layers_[i].mixer, kept_[i].mixer, batch));
         }
         return all;
     }
 
-    matrix<R> step(const std::vector<index>& ids, std::vector<mamba::block_state<R>>& states)
+    matrix<R> step(const std::vector<index>& ids, std::vector<typename Block::state>& states)
     {
         return forward(ids, [&](std::size_t i, const matrix<R>& x) {
             return mamba_block_step(layers_[i].mixer, x, states[i], run_);
@@ -170,8 +186,8 @@ public:
         matrix<R> g = add_norm_backward(p, "backbone.norm_f", norm_f_, residual_f_, dlogits * head_, {});
         for (std::size_t i = layers_.size(); i-- > 0;) {
             const std::string name = prefix(static_cast<index>(i));
-            const layer_weights<R>& layer = layers_[i];
-            layer_activations<R>& kept = kept_[i];
+            const layer_weights<R, Block>& layer = layers_[i];
+            layer_activations<R, Block>& kept = kept_[i];
             if (config_.mlp) {
                 hand_in(p.output<R>("d" + name + "mlp.fc2.weight", 0, 1), matrix<R>(g.transpose() * gated(kept.inner)));
                 const matrix<R> dinner = gated_backward(kept.inner, g * layer.mlp.fc2);
@@ -179,7 +195,7 @@ public:
                 g = add_norm_backward(p, name + "norm2", layer.norm2, kept.residual2, dinner * layer.mlp.fc1, g);
             }
             const auto d = mamba_block_backward(layer.mixer, kept.normed, batch, g, run_, kept.mixer);
-            golden::hand_in_mamba1_gradients(p, name + "mixer.", d.weights);
+            golden::hand_in_block_gradients(p, name + "mixer.", d.weights);
             g = add_norm_backward(p, name + "norm", layer.norm, kept.residual, d.hidden, g);
         }
         matrix<R> dembedding = matrix<R>::Zero(embedding_.rows(), embedding_.cols());
@@ -254,15 +270,15 @@ private:
     matrix<R> embedding_;
     norm_weights<R> norm_f_;
     matrix<R> head_;
-    std::vector<layer_weights<R>> layers_;
-    std::vector<layer_activations<R>> kept_;
+    std::vector<layer_weights<R, Block>> layers_;
+    std::vector<layer_activations<R, Block>> kept_;
     std::vector<index> ids_;
     matrix<R> normed_f_, residual_f_;
 };
 
-const golden::handler mamba_lm("mamba_lm", []<class T>(golden::element<T>, problem& p) {
-    using R = ssmkit::compute_t<T>;  // the composition computes in float and double
-    const config c(p);
+template <class R, class Block, class Read>
+void run_model(problem& p, const config& c, Read&& read)
+{
     const auto input_ids = p.input<std::int32_t>("input_ids", 0, 1);
     const index batch = input_ids.extent(0), length = input_ids.extent(1);
     const index vocab = p.shape("backbone.embedding.weight").at(0);
@@ -280,7 +296,7 @@ const golden::handler mamba_lm("mamba_lm", []<class T>(golden::element<T>, probl
         return tokens;
     };
     golden::with_operations(p, [&](const auto& operations) {
-        language_model<R, std::remove_cvref_t<decltype(operations)>> model(p, c, operations);
+        language_model<R, Block, std::remove_cvref_t<decltype(operations)>> model(p, c, read, operations);
         const auto pieces = p.output<R>("logits", 0, 1, 2);
         hand_in(pieces.slice(1, 0, prefill), model.forward(ids(0, prefill), batch));
         auto states = model.states(batch);
@@ -289,6 +305,16 @@ const golden::handler mamba_lm("mamba_lm", []<class T>(golden::element<T>, probl
         hand_in(p.output<R>("logits", 0, 1, 2), model.forward(ids(0, length), batch));
         if (p.has("dlogits")) model.backward(p, batch, golden::tokens_of(p.input<R>("dlogits", 0, 1, 2)));
     });
+}
+
+const golden::handler mamba_lm("mamba_lm", []<class T>(golden::element<T>, problem& p) {
+    using R = ssmkit::compute_t<T>;  // the composition computes in float and double
+    const config c(p);
+    if (c.mamba2) {
+        run_model<R, golden::mamba2<R>>(p, c, [&](const std::string& name) { return golden::mamba2_weights<R>(p, name, c.options); });
+    } else {
+        run_model<R, golden::mamba1<R>>(p, c, [&](const std::string& name) { return golden::mamba1_weights<R>(p, name); });
+    }
 });
 
 }  // namespace

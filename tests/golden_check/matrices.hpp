@@ -3,7 +3,8 @@
 #include <stdexcept>
 #include <string>
 
-#include <common/mamba_block.hpp>
+#include <common/matrix.hpp>
+#include <common/operations.hpp>
 
 #include "golden.hpp"
 
@@ -64,6 +65,37 @@ void hand_in(const view<E, 1>& v, const mamba::row<E>& m)
     if (v.data() == nullptr) return;
     if (m.size() != v.extent(0)) throw std::runtime_error("a result has another shape");
     ssmkit::as_eigen(v) = m.transpose();
+}
+
+/// States, (batch, nheads, headdim, state), one below the other; empty if the file has none of this name.
+template <class E>
+mamba::matrix<E> states_of(problem& p, const std::string& name)
+{
+    const auto v = p.input<E>(name, 0, 1, 2, 3);
+    mamba::matrix<E> m(v.size() ? v.extent(0) * v.extent(1) * v.extent(2) : 0, v.extent(3));
+    for (index b = 0, at = 0; b < v.extent(0); ++b) {
+        for (index head = 0; head < v.extent(1); ++head, at += v.extent(2)) {
+            m.middleRows(at, v.extent(2)) = ssmkit::as_eigen(v[b][head]);
+        }
+    }
+    return m;
+}
+
+/// Hands states in, of heads or, (batch, dim, state) in the file, of channels.
+template <class E>
+void hand_in_states(problem& p, const std::string& name, const mamba::matrix<E>& m)
+{
+    if (!p.has(name)) return;
+    if (p.shape(name).size() == 3) return hand_in(p.output<E>(name, 0, 1, 2), m);
+    const auto v = p.output<E>(name, 0, 1, 2, 3);
+    if (m.rows() != v.extent(0) * v.extent(1) * v.extent(2) || m.cols() != v.extent(3)) {
+        throw std::runtime_error("a result has another shape");
+    }
+    for (index b = 0, at = 0; b < v.extent(0); ++b) {
+        for (index head = 0; head < v.extent(1); ++head, at += v.extent(2)) {
+            ssmkit::as_eigen(v[b][head]) = m.middleRows(at, v.extent(2));
+        }
+    }
 }
 
 /// The convolution's taps, (dim, 1, width) in the file.

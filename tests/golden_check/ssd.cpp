@@ -13,6 +13,7 @@
 #include <ssmkit/ssd_backward.hpp>
 
 #include "golden.hpp"
+#include "limits.hpp"
 
 namespace {
 
@@ -28,20 +29,6 @@ template <class T>
 void run(problem& p, const ssmkit::ssd_backward_args<T>& a)
 {
     p.reference() ? ssmkit::reference::ssd_backward(a) : ssmkit::ssd_backward(a, p.execution());
-}
-
-/// The pair of limits; an infinite one is a string.
-std::pair<double, double> limits(problem& p)
-{
-    const auto stored = p.flag<nlohmann::json>("dt_limit");
-    if (!stored.is_array() || stored.size() != 2) throw std::runtime_error("dt_limit is not a pair");
-    const auto number = [](const nlohmann::json& limit) {
-        if (!limit.is_string()) return limit.get<double>();
-        if (limit == "inf") return std::numeric_limits<double>::infinity();
-        if (limit == "-inf") return -std::numeric_limits<double>::infinity();
-        throw std::runtime_error("dt_limit holds a word that is no number");
-    };
-    return {number(stored[0]), number(stored[1])};
 }
 
 /// D, (nheads) or (nheads, headdim).
@@ -84,7 +71,7 @@ const golden::handler ssd_chunk_scan("ssd_chunk_scan", []<class T>(golden::eleme
                   "has_cu_seqlens", "has_dfinal_states");
     const std::vector<index> shape = p.shape("x");
     const index batch = shape.at(0), length = shape.at(1), nheads = shape.at(2), headdim = shape.at(3);
-    const auto [low, high] = limits(p);
+    const auto [low, high] = golden::limits(p.flag<nlohmann::json>("dt_limit"));
     const ssmkit::ssd_args<T> inputs{
         .u = p.input<T>("x", 0, 1, 2, 3),
         .delta = p.input<T>("dt", 0, 1, 2),

@@ -26,12 +26,18 @@ inline checkpoint load_checkpoint(const std::filesystem::path& folder)
     return {c, load_weights(safetensors::file::open(folder / "model.safetensors"), c)};
 }
 
-/// The model that comes with the program.
-inline checkpoint load_embedded_checkpoint()
+/// A model that comes with the program; without a name, the first.
+inline checkpoint load_embedded_checkpoint(const std::string& name)
 {
-    const std::span<const std::byte> text = embedded_config(), tensors = embedded_weights();
-    const config c = parse_config({reinterpret_cast<const char*>(text.data()), text.size()}, "embedded config.json");
-    return {c, load_weights(safetensors::file::from_bytes({tensors.begin(), tensors.end()}, "embedded model.safetensors"), c)};
+    std::string known;
+    for (const embedded_checkpoint& e : embedded_checkpoints()) {
+        known += (known.empty() ? "" : ", ") + std::string(e.name);
+        if (!name.empty() && name != e.name) continue;
+        const std::string prefix = std::string("embedded ") + e.name + "/";
+        const config c = parse_config({reinterpret_cast<const char*>(e.config.data()), e.config.size()}, prefix + "config.json");
+        return {c, load_weights(safetensors::file::from_bytes({e.weights.begin(), e.weights.end()}, prefix + "model.safetensors"), c)};
+    }
+    throw error("--embedded: \"" + name + "\" is none of " + known);
 }
 
 }  // namespace mamba_lm

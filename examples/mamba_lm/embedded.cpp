@@ -1,29 +1,42 @@
 #include "embedded.hpp"
 
-// The assembler copies the files as they are, in a moment; as an array in C++ they would be 20 MB of source. It does so for
+// The assembler copies the files as they are, in a moment; as an array in C++ they would be 20 MB of source each. It does so for
 // any processor and under either compiler. SSMKIT_SOURCE_DIR is a string literal from the build.
 asm(R"(
-    .pushsection .rodata
+    .macro mamba_lm_embed symbol, model
+    .global \symbol\()_config_begin, \symbol\()_config_end, \symbol\()_weights_begin, \symbol\()_weights_end
+    .hidden \symbol\()_config_begin, \symbol\()_config_end, \symbol\()_weights_begin, \symbol\()_weights_end
     .balign 64
-    .global mamba_lm_config_begin, mamba_lm_config_end, mamba_lm_weights_begin, mamba_lm_weights_end
-    .hidden mamba_lm_config_begin, mamba_lm_config_end, mamba_lm_weights_begin, mamba_lm_weights_end
-mamba_lm_weights_begin:
-    .incbin ")" SSMKIT_SOURCE_DIR R"(/examples/mamba_lm/models/mamba-bytes/model.safetensors"
-mamba_lm_weights_end:
-mamba_lm_config_begin:
-    .incbin ")" SSMKIT_SOURCE_DIR R"(/examples/mamba_lm/models/mamba-bytes/config.json"
-mamba_lm_config_end:
+\symbol\()_weights_begin:
+    .incbin ")" SSMKIT_SOURCE_DIR R"(/examples/mamba_lm/models/\model/model.safetensors"
+\symbol\()_weights_end:
+\symbol\()_config_begin:
+    .incbin ")" SSMKIT_SOURCE_DIR R"(/examples/mamba_lm/models/\model/config.json"
+\symbol\()_config_end:
+    .endm
+
+    .pushsection .rodata
+    mamba_lm_embed mamba_bytes, mamba-bytes
+    mamba_lm_embed mamba2_bytes, mamba2-bytes
     .popsection
 )");
 
 extern "C" {
-[[gnu::visibility("hidden")]] extern const std::byte mamba_lm_config_begin[], mamba_lm_config_end[];
-[[gnu::visibility("hidden")]] extern const std::byte mamba_lm_weights_begin[], mamba_lm_weights_end[];
+[[gnu::visibility("hidden")]] extern const std::byte mamba_bytes_config_begin[], mamba_bytes_config_end[];
+[[gnu::visibility("hidden")]] extern const std::byte mamba_bytes_weights_begin[], mamba_bytes_weights_end[];
+[[gnu::visibility("hidden")]] extern const std::byte mamba2_bytes_config_begin[], mamba2_bytes_config_end[];
+[[gnu::visibility("hidden")]] extern const std::byte mamba2_bytes_weights_begin[], mamba2_bytes_weights_end[];
 }
 
 namespace mamba_lm {
 
-std::span<const std::byte> embedded_config() { return {mamba_lm_config_begin, mamba_lm_config_end}; }
-std::span<const std::byte> embedded_weights() { return {mamba_lm_weights_begin, mamba_lm_weights_end}; }
+std::span<const embedded_checkpoint> embedded_checkpoints()
+{
+    static const embedded_checkpoint all[] = {
+        {"mamba-bytes", {mamba_bytes_config_begin, mamba_bytes_config_end}, {mamba_bytes_weights_begin, mamba_bytes_weights_end}},
+        {"mamba2-bytes", {mamba2_bytes_config_begin, mamba2_bytes_config_end}, {mamba2_bytes_weights_begin, mamba2_bytes_weights_end}},
+    };
+    return all;
+}
 
 }  // namespace mamba_lm

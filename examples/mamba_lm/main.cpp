@@ -1,4 +1,4 @@
-// A Mamba language model that continues a text: the whole of it made of the library's operations and Eigen's products.
+// A Mamba or Mamba-2 language model that continues a text: the whole of it made of the library's operations and Eigen's products.
 
 #include <chrono>
 #include <cstdio>
@@ -7,6 +7,7 @@
 #include <new>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <unistd.h>
@@ -108,7 +109,8 @@ void time_random(const options& o, ssmkit::threads& pool)
     constexpr index prompt_length = 2048;
     const config c = released_sizes(o.random);
     const weights w = random_weights(c);
-    std::printf("mamba-%s: %lld layers, hidden %lld, random weights in float32, %lld thread%s\n", o.random.c_str(),
+    const char* const family = std::holds_alternative<mamba1_sizes>(c.mixer) ? "mamba-" : "";  // the other names have it
+    std::printf("%s%s: %lld layers, hidden %lld, random weights in float32, %lld thread%s\n", family, o.random.c_str(),
                 static_cast<long long>(c.layers), static_cast<long long>(c.hidden), static_cast<long long>(o.threads), o.threads == 1 ? "" : "s");
     std::fflush(stdout);
     model m(c, w, pool);
@@ -129,7 +131,7 @@ void run(const options& o)
 {
     ssmkit::threads pool(static_cast<std::size_t>(o.threads));
     if (!o.random.empty()) return time_random(o, pool);
-    const checkpoint c = o.model.empty() ? load_embedded_checkpoint() : load_checkpoint(o.model);
+    const checkpoint c = o.model.empty() ? load_embedded_checkpoint(o.embedded) : load_checkpoint(o.model);
     if (!o.score.empty()) return score(c, o, pool);
     generate(c, o, pool);
 }

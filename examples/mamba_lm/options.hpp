@@ -12,8 +12,9 @@
 namespace mamba_lm {
 
 struct options {
-    std::string model;   ///< folder; empty: the embedded checkpoint
-    std::string prompt;  ///< meaningful if has_prompt
+    std::string model;     ///< folder; empty: an embedded checkpoint
+    std::string embedded;  ///< which one; empty: the first
+    std::string prompt;    ///< meaningful if has_prompt
     std::string file;
     std::string score;
     std::string random;
@@ -27,11 +28,12 @@ struct options {
 /// Declares the command line; `o` is filled by app.parse and completed by check_options.
 inline void declare_options(CLI::App& app, options& o)
 {
-    app.description("Continues a text with a Mamba language model.\n\n"
+    app.description("Continues a text with a Mamba or Mamba-2 language model.\n\n"
                     "The prompt comes from the argument, from --file or from standard input; the continuation goes to standard\n"
                     "output, figures and complaints to standard error. Exit status: 0, or 2 if something is wrong.");
     app.add_option("prompt", o.prompt, "Text to continue; token numbers if the vocabulary is not 256 bytes");
-    app.add_option("-m,--model", o.model, "Folder with config.json and model.safetensors [the embedded model]");
+    app.add_option("-m,--model", o.model, "Folder with config.json and model.safetensors [an embedded model]");
+    app.add_option("--embedded", o.embedded, "Which embedded model: mamba-bytes or mamba2-bytes [mamba-bytes]")->excludes("--model");
     app.add_option("-f,--file", o.file, "Read the prompt from a file")->excludes("prompt");
     app.add_option("-n,--tokens", o.tokens, "How many tokens to add")->capture_default_str();
     app.add_option("-t,--temperature", o.how.temperature, "0 takes the likeliest token, 1 draws as the model has it")
@@ -44,10 +46,12 @@ inline void declare_options(CLI::App& app, options& o)
     app.add_option("--score", o.score, "Print the bits per byte that a file costs the model, and nothing else")
         ->excludes("prompt")
         ->excludes("--file");
-    app.add_option("--random", o.random, "Time random weights of a released size: 130m, 370m, 790m, 1.4b or 2.8b")
+    app.add_option("--random", o.random, "Time random weights of a released size: 130m, 370m, 790m, 1.4b, 2.8b, or "
+                                          "mamba2-130m, mamba2-370m, mamba2-780m, mamba2-1.3b, mamba2-2.7b")
         ->excludes("prompt")
         ->excludes("--file")
         ->excludes("--score")
+        ->excludes("--embedded")
         ->excludes("--model");
 }
 

@@ -14,20 +14,21 @@ using ssmkit::view;
 class state {
 public:
     explicit state(const config& c)
-        : dim_(c.dim), taps_(c.width - 1), state_(c.state), values_(static_cast<std::size_t>(c.layers * layer_size()))
+        : channels_(c.channels()), taps_(c.width - 1), dim_(c.dim), state_(c.state),
+          values_(static_cast<std::size_t>(c.layers * layer_size()))
     {
     }
 
-    /// (1, dim, width - 1), oldest input first
-    view<float, 3> conv(index layer) { return {values_.data() + layer * layer_size(), 1, dim_, taps_}; }
+    /// (1, channels of the convolution, width - 1), oldest input first
+    view<float, 3> conv(index layer) { return {values_.data() + layer * layer_size(), 1, channels_, taps_}; }
 
-    /// (1, dim, state)
-    view<float, 3> scan(index layer) { return {values_.data() + layer * layer_size() + dim_ * taps_, 1, dim_, state_}; }
+    /// (1, dim, state), where Mamba-2's heads are headdim channels each
+    view<float, 3> scan(index layer) { return {values_.data() + layer * layer_size() + channels_ * taps_, 1, dim_, state_}; }
 
 private:
-    index layer_size() const { return dim_ * (taps_ + state_); }
+    index layer_size() const { return channels_ * taps_ + dim_ * state_; }
 
-    index dim_, taps_, state_;
+    index channels_, taps_, dim_, state_;
     std::vector<float> values_;
 };
 

@@ -1,5 +1,5 @@
-# The checkpoint that embedded.cpp copies into the program.
-file(GLOB embedded CONFIGURE_DEPENDS ${folder}/models/mamba-bytes/*)
+# The checkpoints that embedded.cpp copies into the program.
+file(GLOB embedded CONFIGURE_DEPENDS ${folder}/models/*/*)
 set_source_files_properties(${folder}/embedded.cpp PROPERTIES OBJECT_DEPENDS "${embedded}")
 
 if(SSMKIT_BUILD_TESTS)

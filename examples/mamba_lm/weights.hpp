@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "../common/safetensors.hpp"
@@ -10,8 +11,7 @@
 
 namespace mamba_lm {
 
-struct block_weights {
-    std::vector<float> norm;       ///< (hidden)
+struct mamba1_weights {
     linear in_proj;                ///< hidden to 2 dim: x, then the gate z
     std::vector<float> conv;       ///< (dim, width)
     std::vector<float> conv_bias;  ///< (dim), or empty
@@ -23,10 +23,26 @@ struct block_weights {
     linear out_proj;               ///< dim to hidden
 };
 
+struct mamba2_weights {
+    linear in_proj;                ///< hidden to 2 dim + 2 ngroups state + nheads: the gate z, then x, B, C, then delta
+    std::vector<float> conv;       ///< (dim + 2 ngroups state, width)
+    std::vector<float> conv_bias;  ///< (dim + 2 ngroups state), or empty
+    std::vector<float> delta_bias; ///< (nheads)
+    std::vector<float> A;          ///< (nheads), < 0
+    std::vector<float> D;          ///< (nheads) or (dim)
+    std::vector<float> norm;       ///< (dim), or empty
+    linear out_proj;               ///< dim to hidden
+};
+
+struct layer_weights {
+    std::vector<float> norm;  ///< (hidden)
+    std::variant<mamba1_weights, mamba2_weights> mixer;
+};
+
 struct weights {
     linear embedding;  ///< weight (vocab_padded, hidden)
     linear head;       ///< the same; empty if it is the embedding
-    std::vector<block_weights> blocks;
+    std::vector<layer_weights> layers;
     std::vector<float> norm;  ///< (hidden)
 
     const linear& output() const { return head.weight.size() ? head : embedding; }
@@ -78,6 +94,38 @@ private:
     const safetensors::file& file_;
 };
 
+/// A = -exp(A_log).
+inline std::vector<float> rates(std::vector<float> A_log)
+{
+    for (float& a : A_log) a = -std::exp(a);
+    return A_log;
+}
+
+inline mamba1_weights load_mixer(const weight_reader& read, const std::string& name, const config& c, const mamba1_sizes& sizes)
+{
+    return {.in_proj = read.layer(name + "in_proj", 2 * c.dim, c.hidden, c.bias),
+            .conv = read.vector(name + "conv1d.weight", {c.dim, 1, c.width}),
+            .conv_bias = read.vector_if(c.conv_bias, name + "conv1d.bias", c.dim),
+            .x_proj = read.layer(name + "x_proj", sizes.rank + 2 * c.state, c.dim),
+            .delta_proj = read.layer(name + "dt_proj", c.dim, sizes.rank),
+            .delta_bias = read.vector(name + "dt_proj.bias", {c.dim}),
+            .A = rates(read.vector(name + "A_log", {c.dim, c.state})),
+            .D = read.vector(name + "D", {c.dim}),
+            .out_proj = read.layer(name + "out_proj", c.hidden, c.dim, c.bias)};
+}
+
+inline mamba2_weights load_mixer(const weight_reader& read, const std::string& name, const config& c, const mamba2_sizes& sizes)
+{
+    return {.in_proj = read.layer(name + "in_proj", c.dim + c.channels() + sizes.nheads, c.hidden, c.bias),
+            .conv = read.vector(name + "conv1d.weight", {c.channels(), 1, c.width}),
+            .conv_bias = read.vector_if(c.conv_bias, name + "conv1d.bias", c.channels()),
+            .delta_bias = read.vector(name + "dt_bias", {sizes.nheads}),
+            .A = rates(read.vector(name + "A_log", {sizes.nheads})),
+            .D = read.vector(name + "D", {sizes.D_per_channel ? c.dim : sizes.nheads}),
+            .norm = read.vector_if(sizes.norm, name + "norm.weight", c.dim),
+            .out_proj = read.layer(name + "out_proj", c.hidden, c.dim, c.bias)};
+}
+
 }  // namespace detail
 
 /// Takes the model's tensors out of a checkpoint: float32, bfloat16 or float16, named as by Hugging Face or by the authors'
@@ -90,20 +138,10 @@ inline weights load_weights(const safetensors::file& file, const config& c)
     const bool released = file.find("backbone.embedding.weight") != nullptr;
     w.embedding = read.layer(released ? "backbone.embedding" : "backbone.embeddings", c.vocab_padded, c.hidden);
     for (index i = 0; i < c.layers; ++i) {
-        const std::string layer = "backbone.layers." + std::to_string(i) + ".", mixer = layer + "mixer.";
-        block_weights b;
-        b.norm = read.vector(layer + "norm.weight", {c.hidden});
-        b.in_proj = read.layer(mixer + "in_proj", 2 * c.dim, c.hidden, c.bias);
-        b.conv = read.vector(mixer + "conv1d.weight", {c.dim, 1, c.width});
-        b.conv_bias = read.vector_if(c.conv_bias, mixer + "conv1d.bias", c.dim);
-        b.x_proj = read.layer(mixer + "x_proj", c.rank + 2 * c.state, c.dim);
-        b.delta_proj = read.layer(mixer + "dt_proj", c.dim, c.rank);
-        b.delta_bias = read.vector(mixer + "dt_proj.bias", {c.dim});
-        b.A = read.vector(mixer + "A_log", {c.dim, c.state});
-        for (float& a : b.A) a = -std::exp(a);
-        b.D = read.vector(mixer + "D", {c.dim});
-        b.out_proj = read.layer(mixer + "out_proj", c.hidden, c.dim, c.bias);
-        w.blocks.push_back(std::move(b));
+        const std::string name = "backbone.layers." + std::to_string(i) + ".";
+        layer_weights& layer = w.layers.emplace_back();
+        layer.norm = read.vector(name + "norm.weight", {c.hidden});
+        std::visit([&](const auto& sizes) { layer.mixer = detail::load_mixer(read, name + "mixer.", c, sizes); }, c.mixer);
     }
     w.norm = read.vector("backbone.norm_f.weight", {c.hidden});
     if (!c.tied) w.head = read.layer("lm_head", c.vocab_padded, c.hidden);

@@ -9,6 +9,8 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -16,6 +18,7 @@
 #include <ssmkit/element.hpp>
 #include <ssmkit/execution.hpp>
 
+#include "../examples/common/mamba2_block.hpp"
 #include "../examples/common/safetensors.hpp"
 #include "../examples/mamba_lm/checkpoint.hpp"
 #include "../examples/mamba_lm/model.hpp"
@@ -28,12 +31,15 @@
 namespace mamba_lm {
 namespace {
 
-const std::string folder = SSMKIT_SOURCE_DIR "/examples/mamba_lm/models/mamba-bytes";
+std::string folder(const std::string& name) { return SSMKIT_SOURCE_DIR "/examples/mamba_lm/models/" + name; }
 
-/// The trained model, and what the authors of transformers compute with it in float64.
+/// A trained model, and what the authors of transformers compute with it in float64.
 struct trained {
-    checkpoint files = load_checkpoint(folder);
-    safetensors::file golden = safetensors::file::open(folder + "/golden.safetensors");
+    explicit trained(const std::string& name) : name(name) {}
+
+    std::string name;
+    checkpoint files = load_checkpoint(folder(name));
+    safetensors::file golden = safetensors::file::open(folder(name) + "/golden.safetensors");
     std::vector<index> text = golden.at("input_ids").to<index>();
     std::vector<double> logits = golden.at("logits").to<double>();  // (text, vocab)
     ssmkit::threads pool{1};
@@ -52,11 +58,14 @@ struct trained {
     }
 };
 
-trained& lm()
+trained& lm_of(const std::string& name)
 {
-    static trained once;
-    return once;
+    static std::map<std::string, trained> once;
+    return once.try_emplace(name, name).first->second;
 }
+
+/// One model after the other: the test case that calls this runs once for each.
+trained& each_lm() { return lm_of(GENERATE(as<std::string>(), "mamba-bytes", "mamba2-bytes")); }
 
 constexpr double tolerance = 2e-4;
 
@@ -86,32 +95,38 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 TEST_CASE("mamba_lm: a prefill gives the golden logits after every token")
 {
-    model m = lm().start();
-    const auto logits = m.logits(m.read(lm().text));
-    REQUIRE(logits.extent(0) == static_cast<index>(lm().text.size()));
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    model m = lm.start();
+    const auto logits = m.logits(m.read(lm.text));
+    REQUIRE(logits.extent(0) == static_cast<index>(lm.text.size()));
     REQUIRE(logits.extent(1) == 256);
-    for (std::size_t t = 0; t < lm().text.size(); ++t) {
+    for (std::size_t t = 0; t < lm.text.size(); ++t) {
         CAPTURE(t);
-        REQUIRE(lm().error(t, row(logits, static_cast<index>(t))) < tolerance);
+        REQUIRE(lm.error(t, row(logits, static_cast<index>(t))) < tolerance);
     }
 }
 
 TEST_CASE("mamba_lm: reading token by token gives the golden logits after every token")
 {
-    model m = lm().start();
-    for (std::size_t t = 0; t < lm().text.size(); ++t) {
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    model m = lm.start();
+    for (std::size_t t = 0; t < lm.text.size(); ++t) {
         CAPTURE(t);
-        REQUIRE(lm().error(t, m.next({&lm().text[t], 1})) < tolerance);
+        REQUIRE(lm.error(t, m.next({&lm.text[t], 1})) < tolerance);
     }
 }
 
 TEST_CASE("mamba_lm: the greedy continuation is the golden one, byte for byte")
 {
-    const auto expected = lm().golden.at("greedy_ids").to<index>();
-    REQUIRE(expected.size() == lm().text.size() + 200);
-    model m = lm().start();
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    const auto expected = lm.golden.at("greedy_ids").to<index>();
+    REQUIRE(expected.size() == lm.text.size() + 200);
+    model m = lm.start();
     sampler choose({}, 256);
-    std::vector<index> text = lm().text;
+    std::vector<index> text = lm.text;
     std::span<const float> logits = m.next(text);
     for (int i = 0; i < 200; ++i) {
         text.push_back(choose(logits));
@@ -122,26 +137,30 @@ TEST_CASE("mamba_lm: the greedy continuation is the golden one, byte for byte")
 
 TEST_CASE("mamba_lm: cutting the prompt anywhere and reading on changes nothing")
 {
-    const std::span<const index> text = lm().text;
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    const std::span<const index> text = lm.text;
     const std::size_t last = text.size() - 1;
     for (const std::size_t cut : {1, 2, 3, 4, 5, 31, 63, 64, 65, 128, 255, 298, 299}) {
         CAPTURE(cut);
-        model m = lm().start();
-        CHECK(lm().error(cut - 1, m.next(text.first(cut))) < tolerance);
-        CHECK(lm().error(last, m.next(text.subspan(cut))) < tolerance);
+        model m = lm.start();
+        CHECK(lm.error(cut - 1, m.next(text.first(cut))) < tolerance);
+        CHECK(lm.error(last, m.next(text.subspan(cut))) < tolerance);
     }
-    model m = lm().start();  // pieces and single tokens in turn
+    model m = lm.start();  // pieces and single tokens in turn
     for (std::size_t first = 0, length = 1; first < text.size(); first += length, length = length == 1 ? 7 : 1) {
         length = std::min(length, text.size() - first);
         CAPTURE(first);
-        REQUIRE(lm().error(first + length - 1, m.next(text.subspan(first, length))) < tolerance);
+        REQUIRE(lm.error(first + length - 1, m.next(text.subspan(first, length))) < tolerance);
     }
 }
 
 TEST_CASE("mamba_lm: a copy of the state is a point to come back to")
 {
-    const std::span<const index> text = lm().text;
-    model m = lm().start();
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    const std::span<const index> text = lm.text;
+    model m = lm.start();
     m.next(text.first(100));
     const state after_100 = m.memory();
     const auto read_on = [&] {
@@ -156,13 +175,15 @@ TEST_CASE("mamba_lm: a copy of the state is a point to come back to")
 
 TEST_CASE("mamba_lm: the number of threads does not change a bit")
 {
-    const auto run = [](std::size_t count) {
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    const auto run = [&](std::size_t count) {
         ssmkit::threads pool(count);
-        model m(lm().files.sizes, lm().files.parameters, pool);
-        const auto logits = m.logits(m.read(std::span(lm().text).first(150)));
+        model m(lm.files.sizes, lm.files.parameters, pool);
+        const auto logits = m.logits(m.read(std::span(lm.text).first(150)));
         std::vector<float> all(logits.pointer(0), logits.pointer(0) + 150 * 256);
         for (std::size_t t = 150; t < 160; ++t) {
-            const std::span<const float> next = m.next({&lm().text[t], 1});
+            const std::span<const float> next = m.next({&lm.text[t], 1});
             all.insert(all.end(), next.begin(), next.end());
         }
         return all;
@@ -174,9 +195,11 @@ TEST_CASE("mamba_lm: the number of threads does not change a bit")
 
 TEST_CASE("mamba_lm: decoding takes nothing from the heap after its first token")
 {
-    model m = lm().start();
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    model m = lm.start();
     sampler choose({.temperature = 0.8, .top_k = 40, .top_p = 0.95, .seed = 1}, 256);
-    std::span<const float> logits = m.next(std::span(lm().text).first(20));
+    std::span<const float> logits = m.next(std::span(lm.text).first(20));
     index token = choose(logits);
     logits = m.next({&token, 1});  // the buffers shrink from a prompt to a token
     const std::size_t blocks = ssmkit::testing::allocations_during([&] {
@@ -190,20 +213,24 @@ TEST_CASE("mamba_lm: decoding takes nothing from the heap after its first token"
 
 TEST_CASE("mamba_lm: the bits per byte of a known text are the golden ones")
 {
-    model m = lm().start();
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    model m = lm.start();
     std::size_t done = 0;
-    const double bits = bits_per_token(m, lm().text, [&](std::size_t n) { done = n; });
-    const double golden = std::stod(lm().golden.metadata().at("mean_nll_nats")) / std::log(2.0);
+    const double bits = bits_per_token(m, lm.text, [&](std::size_t n) { done = n; });
+    const double golden = std::stod(lm.golden.metadata().at("mean_nll_nats")) / std::log(2.0);
     CHECK(std::abs(bits - golden) < 1e-5);
-    CHECK(done == lm().text.size() - 1);
+    CHECK(done == lm.text.size() - 1);
 }
 
 TEST_CASE("mamba_lm: a text scored in pieces costs what it costs byte by byte")
 {
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
     constexpr std::size_t least = SSMKIT_SAMPLED_TESTS ? 1100 : 2500;  // a piece, or two, and a bit
     std::vector<index> text;
-    while (text.size() < least) text.insert(text.end(), lm().text.begin(), lm().text.end());
-    model pieces = lm().start(), steps = lm().start();
+    while (text.size() < least) text.insert(text.end(), lm.text.begin(), lm.text.end());
+    model pieces = lm.start(), steps = lm.start();
     double bits = 0;
     for (std::size_t t = 0; t + 1 < text.size(); ++t) {
         const std::span<const float> logits = steps.next({&text[t], 1});
@@ -215,9 +242,11 @@ TEST_CASE("mamba_lm: a text scored in pieces costs what it costs byte by byte")
 
 TEST_CASE("mamba_lm: a checkpoint in the authors' own format, with a padded vocabulary, gives its golden logits")
 {
-    const safetensors::file file = safetensors::file::open(SSMKIT_SOURCE_DIR "/tests/golden/mamba/lm_mamba1.safetensors");
+    const std::string name = GENERATE(as<std::string>(), "lm_mamba1", "lm_mamba2");
+    CAPTURE(name);
+    const safetensors::file file = safetensors::file::open(SSMKIT_SOURCE_DIR "/tests/golden/mamba/" + name + ".safetensors");
     const auto flags = nlohmann::json::parse(file.metadata().at("flags"));
-    const config c = parse_config(flags.at("config").get<std::string>(), "lm_mamba1");
+    const config c = parse_config(flags.at("config").get<std::string>(), name);
     REQUIRE(c.vocab == 29);
     REQUIRE(c.vocab_padded == 32);
     const weights w = load_weights(file, c);
@@ -225,10 +254,11 @@ TEST_CASE("mamba_lm: a checkpoint in the authors' own format, with a padded voca
     const auto expected = file.at("logits").to<double>();     // (batch, length, vocab_padded)
     const std::size_t length = static_cast<std::size_t>(file.at("input_ids").shape.at(1));
     const std::size_t prefill = flags.at("prefill").get<std::size_t>();
+    ssmkit::threads pool(1);
     const auto largest = std::abs(*std::max_element(expected.begin(), expected.end(),
                                                     [](double a, double b) { return std::abs(a) < std::abs(b); }));
     for (std::size_t b = 0; b < tokens.size() / length; ++b) {
-        model m(c, w, lm().pool);
+        model m(c, w, pool);
         const auto check = [&](std::size_t t, std::span<const float> logits) {
             REQUIRE(logits.size() == 29);
             for (std::size_t i = 0; i < logits.size(); ++i) {
@@ -242,32 +272,119 @@ TEST_CASE("mamba_lm: a checkpoint in the authors' own format, with a padded voca
     }
 }
 
-TEST_CASE("mamba_lm: biases, a separate head, any width and awkward sizes: prefill and steps agree")
-{
-    config c{.vocab = 7, .vocab_padded = 7, .layers = 2, .hidden = 5, .dim = 11, .state = 3, .width = 1, .rank = 2,
-                       .bias = true, .tied = false};
-    for (c.width = 1; c.width <= 5; ++c.width) {
-        CAPTURE(c.width);
-        weights w = random_weights(c);
+namespace {
+
+/// Awkward sizes, biases where there can be some, and a head of its own.
+struct untrained {
+    config c{.vocab = 7, .vocab_padded = 7, .layers = 2, .hidden = 5, .dim = 12, .state = 3, .width = 1, .mixer = {},
+             .bias = true, .tied = false};
+    weights w;
+
+    untrained(index width, const std::variant<mamba1_sizes, mamba2_sizes>& mixer)
+    {
+        c.width = width;
+        c.mixer = mixer;
+        w = random_weights(c);
         w.head = w.embedding;
         w.head.weight *= -2;
-        for (block_weights& b : w.blocks) {
-            b.in_proj.bias.assign(22, 0.3f);
-            b.out_proj.bias = {1, 2, 3, 4, 5};
-            b.conv_bias.clear();
+        float value = 0.1f;
+        for (layer_weights& layer : w.layers) {
+            std::visit([&](auto& m) {
+                m.in_proj.bias.assign(static_cast<std::size_t>(m.in_proj.weight.rows()), 0.3f);
+                m.out_proj.bias = {1, 2, 3, 4, 5};
+                m.conv_bias.clear();
+                for (float& d : m.D) d = value += 0.07f;  // a value for each head or channel
+            }, layer.mixer);
         }
-        const std::vector<index> text{1, 6, 0, 3, 3, 2};
-        model whole(c, w, lm().pool), steps(c, w, lm().pool);
-        const auto logits = whole.logits(whole.read(text));
-        double largest = 0;
-        for (std::size_t t = 0; t < text.size(); ++t) {
-            const std::span<const float> step = steps.next({&text[t], 1});
-            for (std::size_t i = 0; i < step.size(); ++i) {
-                CHECK(std::abs(step[i] - row(logits, static_cast<index>(t))[i]) < 1e-5);
-                largest = std::max(largest, std::abs(static_cast<double>(step[i])));
+        for (layer_weights& layer : w.layers) {
+            if (auto* const m = std::get_if<mamba2_weights>(&layer.mixer)) {
+                for (float& n : m->norm) n = value -= 0.05f;
             }
         }
-        CHECK(largest > 0.1);
+    }
+};
+
+const std::vector<index> some_text{1, 6, 0, 3, 3, 2};
+
+const std::vector<std::variant<mamba1_sizes, mamba2_sizes>> mixers{
+    mamba1_sizes{.rank = 2},
+    mamba2_sizes{.nheads = 3, .headdim = 4},
+    mamba2_sizes{.nheads = 6, .headdim = 2, .ngroups = 3},
+    mamba2_sizes{.nheads = 2, .headdim = 6, .ngroups = 2, .norm_before_gate = true},
+    mamba2_sizes{.nheads = 4, .headdim = 3, .ngroups = 2, .norm = false},
+    mamba2_sizes{.nheads = 1, .headdim = 12, .D_per_channel = true},
+    mamba2_sizes{.nheads = 12, .headdim = 1, .delta_min = 0.3f, .delta_max = 0.4f},
+    mamba2_sizes{.nheads = 3, .headdim = 4, .delta_max = 0.01f},
+};
+
+}  // namespace
+
+TEST_CASE("mamba_lm: biases, a separate head, any width and awkward sizes: prefill and steps agree")
+{
+    ssmkit::threads pool(1);
+    for (std::size_t i = 0; i < mixers.size(); ++i) {
+        for (index width = 1; width <= 5; ++width) {
+            CAPTURE(i, width);
+            const untrained lm(width, mixers[i]);
+            model whole(lm.c, lm.w, pool), steps(lm.c, lm.w, pool);
+            const auto logits = whole.logits(whole.read(some_text));
+            double largest = 0;
+            for (std::size_t t = 0; t < some_text.size(); ++t) {
+                const std::span<const float> step = steps.next({&some_text[t], 1});
+                for (std::size_t k = 0; k < step.size(); ++k) {
+                    CHECK(std::abs(step[k] - row(logits, static_cast<index>(t))[k]) < 1e-5);
+                    largest = std::max(largest, std::abs(static_cast<double>(step[k])));
+                }
+            }
+            CHECK(largest > 0.1);
+        }
+    }
+}
+
+TEST_CASE("mamba_lm: a Mamba-2 model computes what the block of examples/common computes, whatever its options")
+{
+    ssmkit::threads pool(1);
+    const auto row_of = [](const std::vector<float>& values) -> mamba::row<double> {
+        return Eigen::Map<const Eigen::RowVectorXf>(values.data(), static_cast<index>(values.size())).cast<double>();
+    };
+    const auto normed = [](const mamba::matrix<double>& x) -> mamba::matrix<double> {
+        return x.array().colwise() / (x.array().square().rowwise().mean() + 1e-5).sqrt();
+    };
+    for (std::size_t i = 0; i < mixers.size(); ++i) {
+        const auto* const sizes = std::get_if<mamba2_sizes>(&mixers[i]);
+        if (!sizes) continue;
+        CAPTURE(i);
+        const untrained lm(4, mixers[i]);
+        mamba::matrix<double> residual(static_cast<index>(some_text.size()), lm.c.hidden);
+        for (std::size_t t = 0; t < some_text.size(); ++t) {
+            residual.row(static_cast<index>(t)) = lm.w.embedding.weight.row(some_text[t]).cast<double>();
+        }
+        for (const layer_weights& layer : lm.w.layers) {
+            const auto& m = std::get<mamba2_weights>(layer.mixer);
+            mamba::mamba2_block_weights<double> block{
+                .in_proj_weight = m.in_proj.weight.cast<double>(),
+                .in_proj_bias = row_of(m.in_proj.bias),
+                .inner = {.conv1d_weight = Eigen::Map<const matrix>(m.conv.data(), lm.c.channels(), 4).cast<double>(),
+                          .A = row_of(m.A),
+                          .D = row_of(m.D),
+                          .delta_bias = row_of(m.delta_bias),
+                          .norm_weight = row_of(m.norm),
+                          .out_proj_weight = m.out_proj.weight.cast<double>(),
+                          .out_proj_bias = row_of(m.out_proj.bias),
+                          .headdim = sizes->headdim,
+                          .ngroups = sizes->ngroups,
+                          .delta_min = static_cast<double>(sizes->delta_min),
+                          .delta_max = static_cast<double>(sizes->delta_max),
+                          .norm_before_gate = sizes->norm_before_gate}};
+            mamba::mamba2_block_activations<double> kept;
+            residual += mamba_block(block, normed(residual), 1, mamba::references{}, kept);
+        }
+        const mamba::matrix<double> expected = normed(residual) * lm.w.head.weight.cast<double>().transpose();
+        model m(lm.c, lm.w, pool);
+        const auto logits = m.logits(m.read(some_text));
+        for (index t = 0; t < logits.extent(0); ++t) {
+            for (index k = 0; k < logits.extent(1); ++k) CHECK(std::abs(logits(t, k) - expected(t, k)) < 1e-5);
+        }
     }
 }
 
@@ -277,26 +394,26 @@ namespace {
 
 /// The trained model's file with its tensors stored as 16 bits.
 template <class Half>
-safetensors::file halved(const char* dtype)
+safetensors::file halved(const trained& lm, const char* dtype)
 {
     ssmkit::testing::safetensors_writer w;
-    const safetensors::file whole = safetensors::file::open(folder + "/model.safetensors");
+    const safetensors::file whole = safetensors::file::open(folder(lm.name) + "/model.safetensors");
     for (const auto& [name, t] : whole.tensors()) w.add(name, dtype, t.shape, t.template to<Half>());
     return safetensors::file::from_bytes(w.bytes(), "halved");
 }
 
 template <class Half>
-void check_halved(const char* dtype)
+void check_halved(trained& lm, const char* dtype)
 {
-    const config& c = lm().files.sizes;
-    const weights w = load_weights(halved<Half>(dtype), c);
-    const matrix& exact = lm().files.parameters.embedding.weight;
+    const config& c = lm.files.sizes;
+    const weights w = load_weights(halved<Half>(lm, dtype), c);
+    const matrix& exact = lm.files.parameters.embedding.weight;
     for (index i = 0; i < exact.size(); ++i) {
         REQUIRE(w.embedding.weight.data()[i] == static_cast<float>(static_cast<Half>(exact.data()[i])));
     }
-    model m(c, w, lm().pool);
-    const double bits = bits_per_token(m, lm().text, [](std::size_t) {});
-    const double golden = std::stod(lm().golden.metadata().at("mean_nll_nats")) / std::log(2.0);
+    model m(c, w, lm.pool);
+    const double bits = bits_per_token(m, lm.text, [](std::size_t) {});
+    const double golden = std::stod(lm.golden.metadata().at("mean_nll_nats")) / std::log(2.0);
     CHECK(std::abs(bits - golden) < 0.02);  // what rounding the weights may cost
     CHECK(bits != golden);
 }
@@ -310,8 +427,10 @@ std::string complaint_about_config(const std::string& text)
 
 TEST_CASE("mamba_lm: weights in bfloat16 and float16 are taken at their rounded values")
 {
-    check_halved<ssmkit::bfloat16>("BF16");
-    check_halved<ssmkit::float16>("F16");
+    trained& lm = each_lm();
+    CAPTURE(lm.name);
+    check_halved<ssmkit::bfloat16>(lm, "BF16");
+    check_halved<ssmkit::float16>(lm, "F16");
 }
 
 TEST_CASE("mamba_lm: a configuration's defaults are those of the model family")
@@ -320,7 +439,7 @@ TEST_CASE("mamba_lm: a configuration's defaults are those of the model family")
         parse_config(R"({"hidden_size": 40, "num_hidden_layers": 3, "vocab_size": 50280,
                                    "time_step_rank": "auto", "layer_norm_epsilon": 1e-6})", "config.json");
     CHECK(hf.dim == 80);
-    CHECK(hf.rank == 3);
+    CHECK(std::get<mamba1_sizes>(hf.mixer).rank == 3);
     CHECK(hf.state == 16);
     CHECK(hf.width == 4);
     CHECK(hf.vocab_padded == 50280);
@@ -329,9 +448,89 @@ TEST_CASE("mamba_lm: a configuration's defaults are those of the model family")
     const config released = parse_config(
         R"({"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {"dt_rank": 7, "expand": 3}})", "config.json");
     CHECK(released.dim == 2304);
-    CHECK(released.rank == 7);
+    CHECK(std::get<mamba1_sizes>(released.mixer).rank == 7);
     CHECK(released.vocab == 50277);
     CHECK(released.vocab_padded == 50280);
+}
+
+TEST_CASE("mamba_lm: a Mamba-2 configuration's defaults are those of the model family")
+{
+    const config hf = parse_config(R"({"model_type": "mamba2", "hidden_size": 4096, "num_hidden_layers": 3, "vocab_size": 256,
+                                       "rms_norm": false, "norm_before_gate": true})", "config.json");
+    const auto& sizes = std::get<mamba2_sizes>(hf.mixer);
+    CHECK(hf.dim == 8192);
+    CHECK((sizes.nheads == 128 && sizes.headdim == 64 && sizes.ngroups == 8));
+    CHECK((hf.state == 128 && hf.width == 4));
+    CHECK(hf.channels() == 8192 + 2 * 8 * 128);
+    CHECK((sizes.delta_min == 0 && sizes.delta_max == INFINITY));
+    CHECK((sizes.norm && !sizes.norm_before_gate && !sizes.D_per_channel));  // as transformers has it
+    CHECK((!hf.tied && hf.conv_bias && !hf.bias));
+    const config released = parse_config(R"({"d_model": 768, "n_layer": 24, "vocab_size": 50277, "pad_vocab_size_multiple": 16,
+                                             "ssm_cfg": {"layer": "Mamba2"}})", "config.json");
+    const auto& own = std::get<mamba2_sizes>(released.mixer);
+    CHECK((released.dim == 1536 && released.state == 128 && released.vocab_padded == 50288));
+    CHECK((own.nheads == 24 && own.headdim == 64 && own.ngroups == 1));
+    CHECK((own.norm && !own.norm_before_gate && !own.D_per_channel && released.tied));
+    const config special = parse_config(R"({"d_model": 6, "n_layer": 1, "vocab_size": 8, "ssm_cfg": {"layer": "Mamba2",
+        "headdim": 2, "ngroups": 3, "d_state": 5, "d_conv": 3, "d_ssm": 12, "rmsnorm": false, "norm_before_gate": true,
+        "D_has_hdim": true, "dt_limit": [0.5, 2]}})", "config.json");
+    const auto& s = std::get<mamba2_sizes>(special.mixer);
+    CHECK((s.nheads == 6 && s.headdim == 2 && s.ngroups == 3 && special.state == 5 && special.width == 3));
+    CHECK((!s.norm && s.norm_before_gate && s.D_per_channel && s.delta_min == 0.5f && s.delta_max == 2));
+}
+
+TEST_CASE("mamba_lm: a limit may be infinite, as either version of transformers writes it")
+{
+    const auto with_limit = [](const std::string& limit) {
+        return R"({"note \\\" Infinity": "Infinity", "model_type": "mamba2", "hidden_size": 4, "num_hidden_layers": 1,
+                   "vocab_size": 256, "num_heads": 2, "head_dim": 4, "n_groups": 1, "time_step_limit": )" + limit + "}";
+    };
+    const auto limits = [&](const std::string& limit) {
+        const auto sizes = std::get<mamba2_sizes>(parse_config(with_limit(limit), "config.json").mixer);
+        return std::pair(sizes.delta_min, sizes.delta_max);
+    };
+    const std::pair expected(0.25f, INFINITY);
+    CHECK(limits(R"([0.25, {"__float__": "Infinity"}])") == expected);
+    CHECK(limits("[0.25, Infinity]") == expected);
+    CHECK(limits("[0, 1]") == std::pair(0.0f, 1.0f));
+    CHECK(limits("null") == std::pair(0.0f, INFINITY));
+    for (const char* wrong : {"1", "[1]", "[0, 1, 2]", "[1, 0]", R"([0, "many"])", R"([0, {"__float__": "NaN"}])",
+                              "[Infinity, Infinity]", "[0, null]"}) {
+        CAPTURE(wrong);
+        CHECK(contains(complaint_about_config(with_limit(wrong)), "config.json: time_step_limit "));
+    }
+    CHECK(complaint_about_config("[Infinity, }") == "config.json: not valid JSON at byte 12");  // where it is in the file
+    CHECK(contains(complaint_about_config("[0, -Infinity]"), "not valid JSON at byte 6"));
+}
+
+TEST_CASE("mamba_lm: a Mamba-2 configuration that contradicts itself is refused")
+{
+    const auto base = nlohmann::json::parse(R"({"model_type": "mamba2", "hidden_size": 192, "num_hidden_layers": 1,
+        "vocab_size": 256, "num_heads": 12, "head_dim": 32, "n_groups": 1, "state_size": 64})");
+    CHECK(std::get<mamba2_sizes>(parse_config(base.dump(), "config.json").mixer).nheads == 12);
+    const auto complaint = [&](const char* key, const nlohmann::json& value) {
+        auto json = base;
+        json[key] = value;
+        return complaint_about_config(json.dump());
+    };
+    const std::string sizes = "config.json: num_heads times head_dim is ";
+    CHECK(complaint("num_heads", 13) == sizes + "416, but expand times hidden_size is 384");
+    CHECK(contains(complaint("head_dim", 31), sizes));
+    CHECK(contains(complaint("expand", 3), sizes));
+    CHECK(contains(complaint("hidden_size", 191), sizes));
+    CHECK(complaint("n_groups", 5) == "config.json: n_groups does not divide num_heads");
+    CHECK(contains(complaint("n_groups", 13), "n_groups does not divide"));
+    CHECK(contains(complaint("state_size", 0), "config.json: state_size"));
+    CHECK(contains(complaint("state_size", 1 << 30), "config.json: the convolution's channels"));
+    CHECK(contains(complaint("num_heads", 1 << 30), "above 2^30"));
+    CHECK(contains(complaint("hidden_act", "relu"), "hidden_act"));
+    const auto released = [](const std::string& block) {
+        return complaint_about_config(R"({"d_model": 12, "n_layer": 1, "vocab_size": 8, "ssm_cfg": {"layer": "Mamba2", )" + block + "}}");
+    };
+    CHECK(released(R"("headdim": 5)") == "config.json: ssm_cfg: headdim does not divide expand times d_model, 24");
+    CHECK(released(R"("headdim": 6, "ngroups": 3)") == "config.json: ssm_cfg: ngroups does not divide the number of heads, 4");
+    CHECK(contains(released(R"("headdim": 6, "d_ssm": 12)"), "ssm_cfg: d_ssm is not 24"));
+    CHECK(contains(released(R"("headdim": 6, "dt_limit": [1, 0])"), "ssm_cfg: dt_limit"));
 }
 
 TEST_CASE("mamba_lm: a configuration that is wrong or of another model is refused by key")
@@ -341,8 +540,9 @@ TEST_CASE("mamba_lm: a configuration that is wrong or of another model is refuse
     CHECK(complaint_about_config(R"({"d_model": 6e666})") == "config.json: not valid JSON: it holds a number beyond double");
     CHECK(complaint_about_config("[]") == "config.json: is not a JSON object");
     CHECK(complaint_about_config("{}") == "config.json: hidden_size is missing");
-    CHECK(complaint_about_config(R"({"model_type": "mamba2"})") ==
-          "config.json: model_type is not \"mamba\", which is all that this program knows");
+    CHECK(complaint_about_config(R"({"model_type": "mamba2"})") == "config.json: hidden_size is missing");
+    CHECK(complaint_about_config(R"({"model_type": "mamba3"})") ==
+          "config.json: model_type is neither \"mamba\" nor \"mamba2\", which is all that this program knows");
     const std::map<std::string, std::string> wrong{
         {"hidden_size", "0"}, {"hidden_size", "-1"}, {"num_hidden_layers", "1.5"}, {"vocab_size", "\"256\""},
         {"state_size", "1e30"}, {"conv_kernel", "0"}, {"time_step_rank", "\"none\""}, {"intermediate_size", "4294967296"},
@@ -355,7 +555,7 @@ TEST_CASE("mamba_lm: a configuration that is wrong or of another model is refuse
         const std::string text = complaint_about_config(json.dump());
         CHECK(contains(text, "config.json: " + key));
     }
-    for (const char* text : {R"({"d_model": 8, "n_layer": 1, "vocab_size": 256, "ssm_cfg": {"layer": "Mamba2"}})",
+    for (const char* text : {R"({"d_model": 8, "n_layer": 1, "vocab_size": 256, "ssm_cfg": {"layer": "Mamba3"}})",
                              R"({"d_model": 8, "n_layer": 1, "vocab_size": 256, "d_intermediate": 8})",
                              R"({"d_model": 8, "n_layer": 1, "vocab_size": 256, "attn_layer_idx": [1]})"}) {
         CHECK(contains(complaint_about_config(text), "all that this program knows"));

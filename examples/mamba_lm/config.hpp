@@ -278,7 +278,7 @@ inline config parse_config(std::string_view text, const std::string& name)
     } else {
         file.fail("hidden_size is missing");
     }
-    if (const auto* const mamba2 = std::get_if<mamba2_sizes>(&c.mixer)) detail::product(file, "the groups times the state", mamba2->ngroups, c.state);
+    if (c.channels() > (index(1) << 31)) file.fail("the convolution's channels, those of B and C among them, are above 2^31");
     if (!(c.epsilon > 0) || !std::isfinite(c.epsilon)) file.fail("layer_norm_epsilon is not above 0");
     return c;
 }

@@ -1,40 +1,22 @@
 // The heart of a Mamba block as a user would compose it from ssmkit's operations and Eigen's products, forward and backward:
 // see ../common/mamba_inner.hpp. Here its gradients are held against difference quotients.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <cstdio>
 
+#include "../common/gradient_check.hpp"
 #include "../common/mamba_inner.hpp"
 
 namespace {
 
-using mamba::index, mamba::matrix, mamba::row;
+using mamba::index, mamba::matrix;
 
 constexpr index batch = 2, length = 20, dim = 24, state = 8, rank = 3, width = 4, out = 12;
-
-/// Small numbers without pattern, the same on every machine.
-struct numbers {
-    std::uint32_t bits = 1;
-
-    double operator()()
-    {
-        bits = bits * 1664525u + 1013904223u;  // Knuth and Lewis
-        return static_cast<double>(bits >> 8) / (1 << 24) - 0.5;
-    }
-
-    matrix<double> operator()(index rows, index columns)
-    {
-        return matrix<double>::NullaryExpr(rows, columns, [this] { return (*this)(); });
-    }
-};
 
 }  // namespace
 
 int main()
 {
-    numbers next;
+    mamba::numbers next;
     mamba::inner_weights<double> weights{
         .conv1d_weight = next(dim, width),
         .conv1d_bias = next(1, dim),
@@ -62,20 +44,7 @@ int main()
     const matrix<double> dout = mamba_inner(weights, xz, batch, run, kept) - target;
     const auto d = mamba_inner_backward(weights, xz, batch, dout, run, kept);
 
-    // The slope of the loss along the gradient g of each argument is |g|^2.
-    double worst = 0;
-    const auto check = [&](const char* name, auto& argument, const auto& gradient) {
-        const auto here = argument;
-        const double norm = gradient.norm(), step = 1e-5 / norm;
-        argument = here + step * gradient;
-        const double above = loss();
-        argument = here - step * gradient;
-        const double below = loss();
-        argument = here;
-        const double slope = (above - below) / (2 * step) / (norm * norm);
-        std::printf("%-20s |gradient| %9.4f   slope / |gradient|^2 = %.8f\n", name, norm, slope);
-        worst = std::max(worst, std::abs(slope - 1));
-    };
+    mamba::gradient_check check(loss);
     check("xz", xz, d.xz);
     check("conv1d_weight", weights.conv1d_weight, d.weights.conv1d_weight);
     check("conv1d_bias", weights.conv1d_bias, d.weights.conv1d_bias);
@@ -93,6 +62,6 @@ int main()
     constexpr double rate = 1e-3;
     xz -= rate * d.xz;
     std::printf("loss %.4f, after a step against the gradient of xz %.4f\n", before, loss());
-    std::printf("largest deviation from 1: %.1e\n", worst);
-    return worst < 1e-6 && loss() < before ? 0 : 1;
+    std::printf("largest deviation from 1: %.1e\n", check.worst());
+    return check.worst() < 1e-6 && loss() < before ? 0 : 1;
 }

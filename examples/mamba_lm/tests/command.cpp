@@ -108,13 +108,13 @@ void check_refused(const outcome& o, const std::vector<std::string>& parts)
     for (const std::string& part : parts) CHECK(contains(o.err, part));
 }
 
-const std::string folder = SSMKIT_SOURCE_DIR "/examples/mamba_lm/models/mamba-bytes";
+const std::string models = SSMKIT_SOURCE_DIR "/examples/mamba_lm/models/";
 
-/// The golden text: 300 bytes of prompt, 200 of continuation.
-std::string golden_text()
+/// The golden text of a trained model: 300 bytes of prompt, 200 of continuation.
+std::string golden_text(const std::string& model = "mamba-bytes")
 {
     std::string text;
-    for (const int byte : safetensors::file::open(folder + "/golden.safetensors").at("greedy_ids").to<int>()) {
+    for (const int byte : safetensors::file::open(models + model + "/golden.safetensors").at("greedy_ids").to<int>()) {
         text += static_cast<char>(byte);
     }
     REQUIRE(text.size() == 500);
@@ -150,6 +150,26 @@ struct tiny_model {
             add(layer + "mixer.out_proj.weight", {4, 8});
         }
         add("backbone.norm_f.weight", {4});
+    }
+
+    /// The same of Mamba-2: 4 heads of 2 channels in 2 groups.
+    static tiny_model mamba2()
+    {
+        tiny_model m;
+        m.config = {{"model_type", "mamba2"}, {"hidden_size", 4}, {"expand", 2}, {"num_heads", 4}, {"head_dim", 2}, {"n_groups", 2},
+                    {"state_size", 3}, {"conv_kernel", 3}, {"num_hidden_layers", 2}, {"vocab_size", 10}, {"tie_word_embeddings", true},
+                    {"time_step_limit", {0.0, {{"__float__", "Infinity"}}}}};
+        for (const std::string layer : {"backbone.layers.0.", "backbone.layers.1."}) {
+            for (const char* none : {"x_proj.weight", "dt_proj.weight", "dt_proj.bias"}) m.tensors.erase(layer + "mixer." + none);
+            m.add(layer + "mixer.in_proj.weight", {32, 4});
+            m.add(layer + "mixer.conv1d.weight", {20, 1, 3});
+            m.add(layer + "mixer.conv1d.bias", {20});
+            m.add(layer + "mixer.dt_bias", {4});
+            m.add(layer + "mixer.A_log", {4});
+            m.add(layer + "mixer.D", {4});
+            m.add(layer + "mixer.norm.weight", {8});
+        }
+        return m;
     }
 
     void add(const std::string& name, const std::vector<std::int64_t>& shape)
@@ -198,7 +218,8 @@ TEST_CASE("mamba_lm: a prompt from a file, standard input or an argument is cont
     const std::string text = golden_text(), prompt = text.substr(0, 300), continuation = text.substr(300);
     const std::string file = write("prompt", prompt).string();
     for (const outcome& o : {run({"--file", file}), run({prompt}), shell("% --tokens 200 < " + quoted(file)),
-                             run({"--model", folder, "--file", file}), run({"--threads", "2", prompt})}) {
+                             run({"--model", models + "mamba-bytes", "--file", file}), run({"--threads", "2", prompt}),
+                             run({"--embedded", "mamba-bytes", prompt})}) {
         CHECK(o.status == 0);
         CHECK(o.out == continuation);
         CHECK(contains(o.err, "prefill: 300 tokens, "));
@@ -209,14 +230,28 @@ TEST_CASE("mamba_lm: a prompt from a file, standard input or an argument is cont
     CHECK(run({"-n", "0", prompt}).out.empty());
 }
 
+TEST_CASE("mamba_lm: the Mamba-2 model continues its prompt with the golden 200 bytes, embedded or from its folder")
+{
+    const std::string text = golden_text("mamba2-bytes"), prompt = text.substr(0, 300), continuation = text.substr(300);
+    for (const outcome& o : {run({"--embedded", "mamba2-bytes", prompt}), run({"--model", models + "mamba2-bytes", prompt}),
+                             run({"--embedded", "mamba2-bytes", "--threads", "2", prompt})}) {
+        CHECK(o.status == 0);
+        CHECK(o.out == continuation);
+        CHECK(contains(o.err, "prefill: 300 tokens, "));
+        CHECK(contains(o.err, "decode: 200 tokens, "));
+    }
+}
+
 TEST_CASE("mamba_lm: the program works wherever it is copied to and called from")
 {
     const fs::path copy = scratch() / "elsewhere";
     fs::copy_file(environment("MAMBA_LM"), copy, fs::copy_options::overwrite_existing);
-    const outcome o = shell("cd / && % -n 5 'And God said'", copy);
-    CHECK(o.status == 0);
-    CHECK(o.out == run({"-n", "5", "And God said"}).out);
-    CHECK(o.out.size() == 5);
+    for (const std::string model : {"mamba-bytes", "mamba2-bytes"}) {
+        const outcome o = shell("cd / && % -n 5 --embedded " + model + " 'And God said'", copy);
+        CHECK(o.status == 0);
+        CHECK(o.out == run({"-n", "5", "--embedded", model, "And God said"}).out);
+        CHECK(o.out.size() == 5);
+    }
 }
 
 TEST_CASE("mamba_lm: a seed repeats a text, and one candidate is the greedy text")
@@ -234,13 +269,15 @@ TEST_CASE("mamba_lm: a seed repeats a text, and one candidate is the greedy text
 
 TEST_CASE("mamba_lm: --score prints the bits per byte of a file")
 {
-    const outcome o = run({"--score", write("text", golden_text().substr(0, 300)).string()});
-    CHECK(o.status == 0);
-    const auto golden = safetensors::file::open(folder + "/golden.safetensors").metadata().at("mean_nll_nats");
-    const double bits = std::stod(o.out);
-    CHECK(std::abs(bits - std::stod(golden) / std::log(2.0)) < 1e-4);
-    CHECK(contains(o.out, " bits per byte over 300 bytes\n"));
-    CHECK(o.err.find('\r') == std::string::npos);  // no bar where nobody watches
+    for (const std::string model : {"mamba-bytes", "mamba2-bytes"}) {
+        const outcome o = run({"--embedded", model, "--score", write("text", golden_text(model).substr(0, 300)).string()});
+        CHECK(o.status == 0);
+        const auto golden = safetensors::file::open(models + model + "/golden.safetensors").metadata().at("mean_nll_nats");
+        const double bits = std::stod(o.out);
+        CHECK(std::abs(bits - std::stod(golden) / std::log(2.0)) < 1e-4);
+        CHECK(contains(o.out, " bits per byte over 300 bytes\n"));
+        CHECK(o.err.find('\r') == std::string::npos);  // no bar where nobody watches
+    }
 }
 
 TEST_CASE("mamba_lm: another vocabulary than bytes is token numbers in and out")
@@ -261,7 +298,7 @@ TEST_CASE("mamba_lm: --help says how to use it")
 {
     const outcome o = run({"--help"});
     CHECK(o.status == 0);
-    for (const char* option : {"--model", "--file", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--threads",
+    for (const char* option : {"--model", "--embedded", "mamba2-bytes", "--file", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--threads",
                                "--score", "--random"}) {
         CHECK(contains(o.out, option));
     }
@@ -284,6 +321,10 @@ TEST_CASE("mamba_lm: options that make no sense are refused")
     check_refused(run({"a", "--file", "b"}), {"--file", "prompt"});
     check_refused(run({"a", "--score", "b"}), {"--score", "prompt"});
     check_refused(run({"--random", "131m"}), {"131m", "130m"});
+    check_refused(run({"--random", "mamba2-131m"}), {"mamba2-131m", "mamba2-130m"});
+    check_refused(run({"--embedded", "mamba3-bytes", "a"}), {"--embedded", "mamba3-bytes", "mamba-bytes, mamba2-bytes"});
+    check_refused(run({"--embedded", "mamba2-bytes", "--model", "b", "a"}), {"--embedded", "--model"});
+    check_refused(run({"--embedded", "mamba2-bytes", "--random", "130m"}), {"--embedded", "--random"});
 }
 
 TEST_CASE("mamba_lm: texts that are absent, unreadable or too short are refused by name")
@@ -327,7 +368,7 @@ TEST_CASE("mamba_lm: a configuration that is not one is refused and the key name
     refused("{\"hidden_size\": ", {"not valid JSON"});
     refused("[1]", {"not a JSON object"});
     refused("{}", {"hidden_size"});
-    refused(R"({"model_type": "mamba2"})", {"model_type"});
+    refused(R"({"model_type": "mamba3"})", {"model_type"});
     refused(R"({"hidden_size": 1e99})", {"hidden_size"});
     refused(R"({"hidden_size": 4, "num_hidden_layers": 0})", {"num_hidden_layers"});
 }
@@ -351,6 +392,65 @@ TEST_CASE("mamba_lm: a tensor that is missing, misshapen, of the wrong type or n
     refused([&](tiny_model& m) { m.tensors[name].dtype = "F64"; }, "has dtype F64");
     refused([&](tiny_model& m) { m.tensors[name].values[7] = std::numeric_limits<float>::quiet_NaN(); }, "a NaN at element 7");
     refused([&](tiny_model& m) { m.tensors[name].values[0] = -std::numeric_limits<float>::infinity(); }, "an infinity");
+}
+
+TEST_CASE("mamba_lm: a Mamba-2 tensor that is missing, misshapen, of the wrong type or not finite is named with its file")
+{
+    const tiny_model whole = tiny_model::mamba2();
+    CHECK(run({"--model", whole.save().string(), "-n", "3", "1 2 3"}).status == 0);
+    for (const std::string tensor : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight", "out_proj.weight"}) {
+        const std::string name = "backbone.layers.1.mixer." + tensor;
+        CAPTURE(name);
+        const auto refused = [&](const std::function<void(described&)>& harm, const std::string& complaint) {
+            tiny_model m = whole;
+            harm(m.tensors.at(name));
+            const fs::path tiny = m.save();
+            check_refused(run({"--model", tiny.string(), "1"}),
+                          {(tiny / "model.safetensors").string(), "tensor \"" + name + "\" ", complaint});
+        };
+        refused([](described& d) { d.shape.push_back(1); }, "has shape (");
+        refused([](described& d) { d.shape[0] *= 2, d.values.resize(2 * d.values.size()); }, "the configuration asks for (");
+        refused([](described& d) { d.dtype = "I32"; }, "has dtype I32");
+        refused([](described& d) { d.values.back() = std::numeric_limits<float>::quiet_NaN(); }, "a NaN at element ");
+        refused([](described& d) { d.values[0] = std::numeric_limits<float>::infinity(); }, "an infinity at element 0");
+        tiny_model m = whole;
+        m.tensors.erase(name);
+        check_refused(run({"--model", m.save().string(), "1"}), {"model.safetensors", "\"" + name + "\" is missing"});
+    }
+}
+
+TEST_CASE("mamba_lm: a Mamba-2 configuration that contradicts itself or its tensors is refused")
+{
+    const auto refused = [](const char* key, const nlohmann::json& value, const std::vector<std::string>& parts) {
+        CAPTURE(key);
+        tiny_model m = tiny_model::mamba2();
+        m.config[key] = value;
+        check_refused(run({"--model", m.save().string(), "1"}), parts);
+    };
+    const std::string file = (scratch() / "tiny" / "config.json").string();
+    refused("num_heads", 3, {file, "num_heads times head_dim is 6, but expand times hidden_size is 8"});
+    refused("head_dim", 4, {file, "num_heads times head_dim is 16"});
+    refused("expand", 3, {file, "expand times hidden_size is 12"});
+    refused("n_groups", 3, {file, "n_groups does not divide num_heads"});
+    refused("n_groups", 1, {"model.safetensors", "backbone.layers.0.mixer.in_proj.weight", "the configuration asks for (26, 4)"});
+    refused("state_size", 4, {"model.safetensors", "backbone.layers.0.mixer.in_proj.weight", "the configuration asks for (36, 4)"});
+    refused("num_heads", nullptr, {file, "num_heads times head_dim is 256"});
+    refused("time_step_limit", {1, 0}, {file, "time_step_limit"});
+    refused("model_type", "mamba", {"model.safetensors", "has shape (32, 4), the configuration asks for (16, 4)"});
+}
+
+TEST_CASE("mamba_lm: a limit written as Python's Infinity is read")
+{
+    const fs::path tiny = tiny_model::mamba2().save();
+    const std::string text = run({"--model", tiny.string(), "-n", "20", "1 2 3"}).out;
+    std::string config = tiny_model::mamba2().config.dump();
+    const std::string object = R"({"__float__":"Infinity"})";
+    const std::size_t at = config.find(object);
+    REQUIRE(at != std::string::npos);
+    write("tiny/config.json", config.replace(at, object.size(), "Infinity"));
+    const outcome o = run({"--model", tiny.string(), "-n", "20", "1 2 3"});
+    CHECK(o.status == 0);
+    CHECK(o.out == text);
 }
 
 TEST_CASE("mamba_lm: a missing head, where the configuration has one of its own, is named")

@@ -479,6 +479,18 @@ TEST_CASE("mamba_lm: a Mamba-2 configuration's defaults are those of the model f
     CHECK((!s.norm && s.norm_before_gate && s.D_per_channel && s.delta_min == 0.5f && s.delta_max == 2));
 }
 
+TEST_CASE("mamba_lm: the released Mamba-2 sizes are those of their configuration")
+{
+    const config expected = parse_config(R"({"d_model": 2560, "n_layer": 64, "vocab_size": 50277, "pad_vocab_size_multiple": 16,
+                                             "ssm_cfg": {"layer": "Mamba2"}})", "config.json");
+    const config c = released_sizes("mamba2-2.7b");
+    const auto &sizes = std::get<mamba2_sizes>(c.mixer), &own = std::get<mamba2_sizes>(expected.mixer);
+    CHECK((c.layers == expected.layers && c.hidden == expected.hidden && c.dim == expected.dim && c.width == expected.width));
+    CHECK((c.vocab_padded == expected.vocab_padded && c.state == expected.state && c.channels() == expected.channels()));
+    CHECK((sizes.nheads == own.nheads && sizes.headdim == own.headdim && sizes.ngroups == own.ngroups && sizes.norm));
+    CHECK(contains(message_of([] { released_sizes("mamba2-2.8b"); }), "none of 130m, mamba2-130m, "));
+}
+
 TEST_CASE("mamba_lm: a limit may be infinite, as either version of transformers writes it")
 {
     const auto with_limit = [](const std::string& limit) {
@@ -525,7 +537,8 @@ TEST_CASE("mamba_lm: a Mamba-2 configuration that contradicts itself is refused"
     CHECK(contains(complaint("num_heads", 1 << 30), "above 2^30"));
     CHECK(contains(complaint("hidden_act", "relu"), "hidden_act"));
     const auto released = [](const std::string& block) {
-        return complaint_about_config(R"({"d_model": 12, "n_layer": 1, "vocab_size": 8, "ssm_cfg": {"layer": "Mamba2", )" + block + "}}");
+        return complaint_about_config(R"({"d_model": 12, "n_layer": 1, "vocab_size": 8, "ssm_cfg": {"layer": "Mamba2", )" +
+                                      block + "}}");
     };
     CHECK(released(R"("headdim": 5)") == "config.json: ssm_cfg: headdim does not divide expand times d_model, 24");
     CHECK(released(R"("headdim": 6, "ngroups": 3)") == "config.json: ssm_cfg: ngroups does not divide the number of heads, 4");

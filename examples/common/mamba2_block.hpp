@@ -57,7 +57,8 @@ mamba2_block_state<R> state_after(const mamba2_block_weights<R>& weights, const 
     const index last = std::min(width, length);
     mamba2_block_state<R> state{.conv = matrix<R>::Zero(batch * channels, width), .scan = kept.inner.final_state};
     for (index b = 0; b < batch; ++b) {
-        state.conv.block(b * channels, width - last, channels, last) = inputs.middleRows((b + 1) * length - last, last).transpose();
+        state.conv.block(b * channels, width - last, channels, last) =
+            inputs.middleRows((b + 1) * length - last, last).transpose();
     }
     return state;
 }

@@ -35,7 +35,8 @@ inline checkpoint load_embedded_checkpoint(const std::string& name)
         if (!name.empty() && name != e.name) continue;
         const std::string prefix = std::string("embedded ") + e.name + "/";
         const config c = parse_config({reinterpret_cast<const char*>(e.config.data()), e.config.size()}, prefix + "config.json");
-        return {c, load_weights(safetensors::file::from_bytes({e.weights.begin(), e.weights.end()}, prefix + "model.safetensors"), c)};
+        const auto file = safetensors::file::from_bytes({e.weights.begin(), e.weights.end()}, prefix + "model.safetensors");
+        return {c, load_weights(file, c)};
     }
     throw error("--embedded: \"" + name + "\" is none of " + known);
 }

@@ -127,7 +127,9 @@ public:
         };
         if (!pair.is_array() || pair.size() != 2) fail(std::string(key) + " is not a pair of numbers");
         const std::pair limits(limit(0), limit(1));
-        if (!(limits.first <= limits.second) || !std::isfinite(limits.first)) fail(std::string(key) + " does not ascend from a finite number");
+        if (!(limits.first <= limits.second) || !std::isfinite(limits.first)) {
+            fail(std::string(key) + " does not ascend from a finite number");
+        }
         return limits;
     }
 
@@ -164,7 +166,10 @@ inline std::string without_bare_infinities(std::string text)
     for (std::size_t i = 0; i < text.size(); ++i) {
         if (text[i] == '"') quoted = !quoted;
         if (quoted && text[i] == '\\') ++i;
-        if (!quoted && std::string_view(text).substr(i, word.size()) == word) text.replace(i, word.size(), escape), i += word.size() - 1;
+        if (!quoted && std::string_view(text).substr(i, word.size()) == word) {
+            text.replace(i, word.size(), escape);
+            i += word.size() - 1;
+        }
     }
     return text;
 }
@@ -194,8 +199,9 @@ inline void read_huggingface(const config_reader& file, config& c)
         c.tied = file.flag_or("tie_word_embeddings", true);
         return;
     }
-    // rms_norm and norm_before_gate, in some files, are read by nobody: transformers has the norm, behind the gate. It takes
-    // all channels together in one of its code paths; trained are the groups of the authors' kernels, and of its other paths.
+    // transformers heeds neither rms_norm nor norm_before_gate, which some files have: the norm is there, after the gate. Where
+    // n_groups > 1, its code without kernels normalises over all channels at once (huggingface/transformers #40861); here it is
+    // over each group, as the models were trained with the authors' kernels.
     const auto [least, most] = file.limits_or("time_step_limit", {0, std::numeric_limits<float>::infinity()});
     const mamba2_sizes sizes{.nheads = file.count_or("num_heads", 128),
                              .headdim = file.count_or("head_dim", 64),
@@ -239,10 +245,11 @@ inline void read_released(const config_reader& file, config& c)
     block.expect("d_ssm", c.dim);
     const index headdim = block.count_or("headdim", 64), ngroups = block.count_or("ngroups", 1);
     if (c.dim % headdim != 0) block.fail("headdim does not divide expand times d_model, " + std::to_string(c.dim));
-    if (c.dim / headdim % ngroups != 0) block.fail("ngroups does not divide the number of heads, " + std::to_string(c.dim / headdim));
+    const index nheads = c.dim / headdim;
+    if (nheads % ngroups != 0) block.fail("ngroups does not divide the number of heads, " + std::to_string(nheads));
     const auto [least, most] = block.limits_or("dt_limit", {0, std::numeric_limits<float>::infinity()});
     c.state = block.count_or("d_state", 128);
-    c.mixer = mamba2_sizes{.nheads = c.dim / headdim,
+    c.mixer = mamba2_sizes{.nheads = nheads,
                            .headdim = headdim,
                            .ngroups = ngroups,
                            .delta_min = least,

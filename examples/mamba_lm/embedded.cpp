@@ -33,8 +33,12 @@ namespace mamba_lm {
 std::span<const embedded_checkpoint> embedded_checkpoints()
 {
     static const embedded_checkpoint all[] = {
-        {"mamba-bytes", {mamba_bytes_config_begin, mamba_bytes_config_end}, {mamba_bytes_weights_begin, mamba_bytes_weights_end}},
-        {"mamba2-bytes", {mamba2_bytes_config_begin, mamba2_bytes_config_end}, {mamba2_bytes_weights_begin, mamba2_bytes_weights_end}},
+        {.name = "mamba-bytes",
+         .config = {mamba_bytes_config_begin, mamba_bytes_config_end},
+         .weights = {mamba_bytes_weights_begin, mamba_bytes_weights_end}},
+        {.name = "mamba2-bytes",
+         .config = {mamba2_bytes_config_begin, mamba2_bytes_config_end},
+         .weights = {mamba2_bytes_weights_begin, mamba2_bytes_weights_end}},
     };
     return all;
 }

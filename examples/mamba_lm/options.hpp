@@ -33,7 +33,8 @@ inline void declare_options(CLI::App& app, options& o)
                     "output, figures and complaints to standard error. Exit status: 0, or 2 if something is wrong.");
     app.add_option("prompt", o.prompt, "Text to continue; token numbers if the vocabulary is not 256 bytes");
     app.add_option("-m,--model", o.model, "Folder with config.json and model.safetensors [an embedded model]");
-    app.add_option("--embedded", o.embedded, "Which embedded model: mamba-bytes or mamba2-bytes [mamba-bytes]")->excludes("--model");
+    app.add_option("--embedded", o.embedded, "Which embedded model: mamba-bytes or mamba2-bytes [mamba-bytes]")
+        ->excludes("--model");
     app.add_option("-f,--file", o.file, "Read the prompt from a file")->excludes("prompt");
     app.add_option("-n,--tokens", o.tokens, "How many tokens to add")->capture_default_str();
     app.add_option("-t,--temperature", o.how.temperature, "0 takes the likeliest token, 1 draws as the model has it")

@@ -19,8 +19,11 @@ inline config released_sizes(const std::string& name)
         const char *mamba1, *mamba2;
         index layers, hidden;
     };
-    constexpr release releases[] = {{"130m", "mamba2-130m", 24, 768}, {"370m", "mamba2-370m", 48, 1024}, {"790m", "mamba2-780m", 48, 1536},
-                                    {"1.4b", "mamba2-1.3b", 48, 2048}, {"2.8b", "mamba2-2.7b", 64, 2560}};
+    constexpr release releases[] = {{"130m", "mamba2-130m", 24, 768},
+                                    {"370m", "mamba2-370m", 48, 1024},
+                                    {"790m", "mamba2-780m", 48, 1536},
+                                    {"1.4b", "mamba2-1.3b", 48, 2048},
+                                    {"2.8b", "mamba2-2.7b", 64, 2560}};
     std::string known;
     for (const release& r : releases) {
         config c{.layers = r.layers, .hidden = r.hidden, .dim = 2 * r.hidden, .width = 4, .mixer = {}};

@@ -311,9 +311,11 @@ const golden::handler mamba_lm("mamba_lm", []<class T>(golden::element<T>, probl
     using R = ssmkit::compute_t<T>;  // the composition computes in float and double
     const config c(p);
     if (c.mamba2) {
-        run_model<R, golden::mamba2<R>>(p, c, [&](const std::string& name) { return golden::mamba2_weights<R>(p, name, c.options); });
+        const auto read = [&](const std::string& name) { return golden::mamba2_weights<R>(p, name, c.options); };
+        run_model<R, golden::mamba2<R>>(p, c, read);
     } else {
-        run_model<R, golden::mamba1<R>>(p, c, [&](const std::string& name) { return golden::mamba1_weights<R>(p, name); });
+        const auto read = [&](const std::string& name) { return golden::mamba1_weights<R>(p, name); };
+        run_model<R, golden::mamba1<R>>(p, c, read);
     }
 });
 

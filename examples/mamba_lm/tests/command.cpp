@@ -157,8 +157,8 @@ struct tiny_model {
     {
         tiny_model m;
         m.config = {{"model_type", "mamba2"}, {"hidden_size", 4}, {"expand", 2}, {"num_heads", 4}, {"head_dim", 2}, {"n_groups", 2},
-                    {"state_size", 3}, {"conv_kernel", 3}, {"num_hidden_layers", 2}, {"vocab_size", 10}, {"tie_word_embeddings", true},
-                    {"time_step_limit", {0.0, {{"__float__", "Infinity"}}}}};
+                    {"state_size", 3}, {"conv_kernel", 3}, {"num_hidden_layers", 2}, {"vocab_size", 10},
+                    {"tie_word_embeddings", true}, {"time_step_limit", {0.0, {{"__float__", "Infinity"}}}}};
         for (const std::string layer : {"backbone.layers.0.", "backbone.layers.1."}) {
             for (const char* none : {"x_proj.weight", "dt_proj.weight", "dt_proj.bias"}) m.tensors.erase(layer + "mixer." + none);
             m.add(layer + "mixer.in_proj.weight", {32, 4});
@@ -398,7 +398,8 @@ TEST_CASE("mamba_lm: a Mamba-2 tensor that is missing, misshapen, of the wrong t
 {
     const tiny_model whole = tiny_model::mamba2();
     CHECK(run({"--model", whole.save().string(), "-n", "3", "1 2 3"}).status == 0);
-    for (const std::string tensor : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight", "out_proj.weight"}) {
+    for (const std::string tensor : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight",
+                                     "out_proj.weight"}) {
         const std::string name = "backbone.layers.1.mixer." + tensor;
         CAPTURE(name);
         const auto refused = [&](const std::function<void(described&)>& harm, const std::string& complaint) {

@@ -154,15 +154,10 @@ void check_ssd_inputs(const char* op, const ssd_args<T>& a)
     require_shape_if_given(op, "initial_state", a.initial_state, {sequences, nheads, headdim, state});
 }
 
-}  // namespace detail
-
-/// Throws shape_error, naming the argument, unless the shapes fit, the limits are in order and no output overlaps an input or
-/// another output. Values are trusted, except for cu_seqlens.
+/// Those and what is written: everything that check(ssd_args) promises, for an operation of any name.
 template <class T>
-void check(const ssd_args<T>& a)
+void check_ssd(const char* op, const ssd_args<T>& a)
 {
-    using namespace detail;
-    constexpr const char* op = "ssd";
     check_ssd_inputs(op, a);
     const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)};
     const axis nheads{"nheads", a.u.extent(2)}, headdim{"headdim", a.u.extent(3)}, state{"state", a.B.extent(3)};
@@ -194,6 +189,16 @@ void check(const ssd_args<T>& a)
                                       named("initial_state", a.initial_state), named("seq_idx", a.seq_idx),
                                       named("cu_seqlens", a.cu_seqlens)};
     require_disjoint(op, outputs, inputs);
+}
+
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit, the limits are in order and no output overlaps an input or
+/// another output. Values are trusted, except for cu_seqlens.
+template <class T>
+void check(const ssd_args<T>& a)
+{
+    detail::check_ssd("ssd", a);
 }
 
 }  // namespace ssmkit

@@ -108,6 +108,32 @@ template <class Arch, class R, index Rows, index Columns>
     });
 }
 
+/// y_i = C_i H for `Rows` tokens.
+template <class Arch, class R, index Rows, index Columns>
+[[gnu::noinline, gnu::flatten]] void ssd_read_tile(const ssd_head_piece<R>& p, index i, index first)
+{
+    using v = vec<R, Arch>;
+    constexpr index n = lanes<R, Arch>;
+    v sums[Rows * Columns];
+    unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
+    const broadcast_rows<R> C{p.C.data + i * p.C.row, p.C.row, p.C.step};
+    add_product<Arch, Rows, Columns>(sums, C, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile, n}, p.live ? p.state : 0);
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+        unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
+            store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (i + r) * n);
+        });
+    });
+}
+
+/// What a state that stays as it is gives for the tokens of a piece.
+template <class Arch, class R>
+void ssd_read_piece(const ssd_head_piece<R>& p)
+{
+    for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
+        for_each_row_group(p.count, [&](index i, auto rows) { ssd_read_tile<Arch, R, rows(), columns()>(p, i, first); });
+    });
+}
+
 /// H = decay H + Σ_j input_j ⊗ B_j for `Rows` states.
 template <class Arch, class R, index Rows, index Columns>
 [[gnu::noinline, gnu::flatten]] void ssd_state_tile(const ssd_head_piece<R>& p, index i, index first)

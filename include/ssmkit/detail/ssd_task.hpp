@@ -20,6 +20,15 @@ struct ssd_rule {
     view<const T, 4> log_decay{};  // (batch, length, ngroups, state)  of each state, added to that of the head
     view<const T, 3> beta{};       // (batch, length, nheads)          the delta rule's step
     compute_t<T> scale = 1;        // factor of C
+    bool causal = true;            // otherwise every token sees the inputs of all, and nothing decays
+};
+
+/// A walk through a sequence.
+enum class ssd_pass {
+    whole,         // outputs and states, token after token
+    chunk_states,  // the states that chunks make of zero
+    gather,        // the state that all inputs add up to
+    read,          // the outputs of one state
 };
 
 /// How a call is cut into tasks: a sequence and some heads of one group.
@@ -129,13 +138,18 @@ public:
             load_states(a_.initial_state, head);
             live(head) = a_.initial_state.data() != nullptr;
         }
-        sweep(true);
+        if (rule_.causal) {
+            sweep(ssd_pass::whole);
+        } else {
+            sweep(ssd_pass::gather);
+            sweep(ssd_pass::read);
+        }
         if (a_.final_state.data()) {
             for (index head = first_head_; head < last_head_; ++head) {
                 store_states(a_.final_state.pointer(sequence_, head), a_.final_state.stride(2), a_.final_state.stride(3), head);
             }
         }
-        if (a_.chunk_states.data()) sweep(false);
+        if (a_.chunk_states.data()) sweep(ssd_pass::chunk_states);
     }
 
 private:
@@ -158,8 +172,7 @@ private:
         store_tiles<Arch, R, R>(state(head), m_.state_tile, {to, state_stride, headdim_stride, state_, headdim_});
     }
 
-    /// Through the whole sequence: for the outputs, or once more for the states that chunks make of zero.
-    void sweep(bool outputs)
+    void sweep(ssd_pass pass)
     {
         const bool packed = a_.cu_seqlens.data() != nullptr, edges = a_.chunk_states.data() || a_.prev_states.data();
         const index begin = packed ? a_.cu_seqlens[sequence_] : 0;
@@ -168,17 +181,17 @@ private:
                       edges ? a_.chunk : std::max(index{1}, end - begin));
         walk_ = &walk;
         for (index count; (count = walk.next(m_.pieces, ssd_block_tokens)) > 0;) {
-            if (chunked_ && outputs) {
+            if (chunked_ && pass == ssd_pass::whole) {
                 for (index i = 0; i < count; ++i) multiply_C_by_B(m_.pieces[i]);
             } else {
                 for (index i = 0; i < count; ++i) pack(m_.pieces[i]);
             }
             for (index head = first_head_; head < last_head_; ++head) {
-                prepare_steps(head, count, outputs);
+                prepare_steps(head, count, pass == ssd_pass::whole);
                 for (index i = 0; i < count; ++i) {
                     // Behind the block's last piece comes the first one of the next head.
                     const bool last = i + 1 == count;
-                    take_piece(head, m_.pieces[i], last ? head + 1 : head, m_.pieces[last ? 0 : i + 1], outputs);
+                    take_piece(head, m_.pieces[i], last ? head + 1 : head, m_.pieces[last ? 0 : i + 1], pass);
                 }
             }
         }
@@ -250,21 +263,23 @@ private:
     R& log_decay(index head) { return m_.log_decay[head - first_head_]; }
 
     /// Takes a head through a piece.
-    void take_piece(index head, const ssd_piece& p, index next_head, const ssd_piece& next, bool outputs)
+    void take_piece(index head, const ssd_piece& p, index next_head, const ssd_piece& next, ssd_pass pass)
     {
         if (p.visit % a_.chunk == 0) {
-            if (!outputs) live(head) = false;
-            if (outputs && a_.prev_states.data()) store_chunk_state(a_.prev_states, p.visit / a_.chunk, head);
+            if (pass == ssd_pass::chunk_states) live(head) = false;
+            if (pass == ssd_pass::whole && a_.prev_states.data()) store_chunk_state(a_.prev_states, p.visit / a_.chunk, head);
         }
         if (p.fresh) live(head) = false;
         if (p.padding) {
-            if (outputs) write_padding(head, p);
+            if (pass == ssd_pass::whole) write_padding(head, p);
+        } else if (pass == ssd_pass::read) {
+            read(head, p);
         } else {
-            compute(head, p, next_head, next, outputs);
+            compute(head, p, next_head, next, pass);
             live(head) = true;
         }
         const index after = p.visit + p.count;
-        if (!outputs && (after % a_.chunk == 0 || after == walk_->length())) {
+        if (pass == ssd_pass::chunk_states && (after % a_.chunk == 0 || after == walk_->length())) {
             store_chunk_state(a_.chunk_states, p.visit / a_.chunk, head);
         }
     }
@@ -301,8 +316,9 @@ private:
                 walk_->step() * array.stride(1) * size, (headdim_ * size + 63) / 64};
     }
 
-    void compute(index head, const ssd_piece& p, index next_head, const ssd_piece& next, bool outputs)
+    void compute(index head, const ssd_piece& p, index next_head, const ssd_piece& next, ssd_pass pass)
     {
+        const bool outputs = pass == ssd_pass::whole;
         const index token_tile = tokens_ * n;
         load_tiles<Arch, R, T>(rows(a_.u, head, p), m_.u, token_tile);
         const R *const delta = m_.delta + p.offset, A = a_.A[head];
@@ -345,6 +361,31 @@ private:
             }
         }
         if (outputs) finish(head, p);
+    }
+
+    /// The outputs of a piece for a state that stays as it is.
+    void read(index head, const ssd_piece& p)
+    {
+        const index token_tile = tokens_ * n;
+        if (a_.D.data()) load_tiles<Arch, R, T>(rows(a_.u, head, p), m_.u, token_tile);
+        const ssd_head_piece<R> piece{.count = p.count,
+                                      .headdim_tiles = tiles_,
+                                      .state = state_,
+                                      .token_tile = token_tile,
+                                      .state_tile = m_.state_tile,
+                                      .live = live(head),
+                                      .B = {},
+                                      .C = rows_of(a_.C, m_.C, p),
+                                      .mixing = nullptr,
+                                      .decay = nullptr,
+                                      .u = nullptr,
+                                      .input = nullptr,
+                                      .y = m_.y,
+                                      .h = state(head),
+                                      .h_after = nullptr,
+                                      .ahead = {}};
+        ssd_read_piece<Arch>(piece);
+        finish(head, p);
     }
 
     /// The decay of every state, that of the head included.

@@ -208,7 +208,9 @@ const golden::handler segsum("segsum", []<class T>(golden::element<T>, problem& 
                    .delta_min = -std::numeric_limits<real>::infinity(),
                    .chunk = count,
                    .y = {y, batch, count, nheads, 1},
-                   .log_decay = {out.pointer(0, 0, j + 1, j), {batch, count, nheads}, {out.stride(0), out.stride(2), out.stride(1)}},
+                   .log_decay = {out.pointer(0, 0, j + 1, j),
+                                 {batch, count, nheads},
+                                 {out.stride(0), out.stride(2), out.stride(1)}},
                });
     }
 });

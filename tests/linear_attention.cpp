@@ -24,30 +24,6 @@ namespace {
 template <class T>
 inline constexpr index lanes = detail::lanes<compute_t<T>, xsimd::default_arch>;
 
-/// Which gates each member of the family has.
-struct member {
-    const char* name;
-    bool g, fixed_g, gk, beta;
-
-    linear_attention_setup of(linear_attention_setup s) const
-    {
-        s.g = g;
-        s.fixed_g = fixed_g;
-        s.gk = gk;
-        s.beta = beta;
-        return s;
-    }
-};
-
-constexpr member family[] = {{"linear attention", false, false, false, false},
-                             {"retention", false, true, false, false},
-                             {"simple gla", true, false, false, false},
-                             {"gla", false, false, true, false},
-                             {"both decays", true, false, true, false},
-                             {"delta net", false, false, false, true},
-                             {"gated delta rule", true, false, false, true},
-                             {"kimi delta attention", false, false, true, true}};
-
 /// Runs the operation and, in double, its reference on the same numbers.
 template <class T>
 worst_error against_reference(const linear_attention_problem<T>& p)
@@ -88,7 +64,7 @@ TEMPLATE_TEST_CASE("linear_attention: every length", "", float, double, bfloat16
     std::iota(lengths.begin(), lengths.end(), index{0});
     lengths.insert(lengths.end(), {127, 128, 129, 255, 256, 257, 300, 513});
     for (const index length : lengths) {
-        for (const member& m : family) {
+        for (const linear_attention_member& m : linear_attention_family) {
             linear_attention_setup s = m.of({.length = length, .nheads = 2, .key = 9, .value = lanes<TestType> + 1});
             s.initial_state = length % 2 == 0;
             s.reverse = length % 3 == 0;
@@ -103,7 +79,7 @@ TEMPLATE_TEST_CASE("linear_attention: every length", "", float, double, bfloat16
 
 TEMPLATE_TEST_CASE("linear_attention: every key and value size", "", float, double, bfloat16)
 {
-    const auto check_sizes = [](index key, index value, const member& m) {
+    const auto check_sizes = [](index key, index value, const linear_attention_member& m) {
         linear_attention_setup s = m.of({.batch = 1, .length = 41, .nheads = 2, .ngroups = 1, .key = key, .value = value});
         s.initial_state = true;
         const worst_error worst = against_reference(linear_attention_problem<TestType>(s));
@@ -113,7 +89,7 @@ TEMPLATE_TEST_CASE("linear_attention: every key and value size", "", float, doub
     for (index key = 1; key <= 70; ++key) {
         for (index value = 1; value <= 70; ++value) {
             if (SSMKIT_SAMPLED_TESTS && (key * 29 + value) % 31 != 0) continue;
-            check_sizes(key, value, family[(key + 3 * value) % 8]);
+            check_sizes(key, value, linear_attention_family[(key + 3 * value) % 8]);
         }
     }
     constexpr index n = lanes<TestType>;
@@ -121,10 +97,10 @@ TEMPLATE_TEST_CASE("linear_attention: every key and value size", "", float, doub
     for (const index key : edges) {
         for (const index value : edges) {
             if (key == 0 || value == 0) continue;
-            for (const member& m : family) check_sizes(key, value, m);
+            for (const linear_attention_member& m : linear_attention_family) check_sizes(key, value, m);
         }
     }
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         check_sizes(257, 3, m);
         check_sizes(3, 257, m);
         check_sizes(260, 530, m);
@@ -133,7 +109,7 @@ TEMPLATE_TEST_CASE("linear_attention: every key and value size", "", float, doub
 
 TEMPLATE_TEST_CASE("linear_attention: where an extent is 0, what remains is right", "", float, bfloat16)
 {
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const bool initial_state : {false, true}) {
             for (linear_attention_setup s : {linear_attention_setup{.batch = 0}, {.length = 0}, {.nheads = 0, .ngroups = 1},
                                              {.nheads = 0, .ngroups = 0}, {.key = 0}, {.value = 0}, {.length = 0, .key = 0}}) {
@@ -153,7 +129,7 @@ TEMPLATE_TEST_CASE("linear_attention: where an extent is 0, what remains is righ
 
 TEMPLATE_TEST_CASE("linear_attention: neighbouring heads share a group", "", float, bfloat16)
 {
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const index groups : {1, 2, 3, 4, 6, 8, 12, 24}) {
             linear_attention_setup s = m.of({.length = 20, .nheads = 24, .ngroups = groups, .key = 4, .value = 5});
             const worst_error worst = against_reference(linear_attention_problem<TestType>(s));
@@ -168,7 +144,7 @@ TEMPLATE_TEST_CASE("linear_attention: after a decay of any strength, mild ones a
     // Tokens forget everything in the middle of mild ones, all of it or a key's share: differences of a running sum of gates
     // would be those of two numbers of a million there.
     for (const double strong : {1.0, 1e2, 1e4, 1e6, 1e12, 1e30}) {
-        for (const member& m : family) {
+        for (const linear_attention_member& m : linear_attention_family) {
             linear_attention_setup s = m.of({.batch = 1, .length = 100, .nheads = 2, .ngroups = 1, .key = 5, .value = 7});
             s.initial_state = true;
             linear_attention_problem<TestType> p(s);
@@ -185,7 +161,7 @@ TEMPLATE_TEST_CASE("linear_attention: after a decay of any strength, mild ones a
 
 TEMPLATE_TEST_CASE("linear_attention: a gate of minus infinity forgets everything, and nothing is NaN", "", float, double, bfloat16)
 {
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         linear_attention_setup s = m.of({.batch = 1, .length = 70, .nheads = 2, .ngroups = 1, .key = 5, .value = 7});
         s.initial_state = true;
         linear_attention_problem<TestType> p(s);
@@ -204,7 +180,7 @@ TEMPLATE_TEST_CASE("linear_attention: a gate of minus infinity forgets everythin
 
 TEMPLATE_TEST_CASE("linear_attention: gates of 0 keep the state, positive ones let it grow", "", float, double)
 {
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const double gate : {0.0, 0.05, 0.4}) {
             linear_attention_setup s = m.of({.length = 70, .nheads = 2, .ngroups = 1, .key = 5, .value = 7});
             s.initial_state = true;
@@ -224,7 +200,7 @@ TEMPLATE_TEST_CASE("linear_attention: gates of 0 keep the state, positive ones l
 TEST_CASE("linear_attention: a growing state overflows no sooner than the recurrence does")
 {
     // e^8.3 a token: over 32 tokens more than float holds, of states that are zero but for the last two tokens' input.
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         if (!m.g && !m.fixed_g && !m.gk) continue;
         linear_attention_setup s = m.of({.batch = 1, .length = 32, .nheads = 1, .ngroups = 1, .key = 4, .value = 3});
         linear_attention_problem<float> p(s);
@@ -242,7 +218,7 @@ TEST_CASE("linear_attention: a growing state overflows no sooner than the recurr
 TEMPLATE_TEST_CASE("linear_attention: numbers of any size", "", float, double, bfloat16)
 {
     for (const double size : {1e-30, 1e-12, 1e12, 1e30}) {
-        for (const member& m : family) {
+        for (const linear_attention_member& m : linear_attention_family) {
             linear_attention_setup s = m.of({.length = 40, .nheads = 2, .ngroups = 1, .key = 5, .value = 7});
             linear_attention_problem<TestType> p(s);
             const auto scaled = [&](auto& of, double by) {
@@ -263,7 +239,7 @@ TEMPLATE_TEST_CASE("linear_attention: numbers of any size", "", float, double, b
 TEST_CASE("linear_attention: any scale, and that of the key by itself")
 {
     for (const float scale : {-1.0f, 1e-20f, 1.0f, 1e20f}) {
-        for (const member& m : family) {
+        for (const linear_attention_member& m : linear_attention_family) {
             const linear_attention_problem<float> p(m.of({})), q(m.of({})), r(m.of({}));
             const auto with = [&](const linear_attention_problem<float>& of, float factor) {
                 auto a = of.args();
@@ -287,7 +263,7 @@ TEST_CASE("linear_attention: any scale, and that of the key by itself")
 TEMPLATE_TEST_CASE("linear_attention: a NaN reaches what the recurrence says, and nothing else", "", float, double, bfloat16)
 {
     const auto nan = convert<TestType>(std::numeric_limits<double>::quiet_NaN());
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const bool packed : {false, true}) {
             linear_attention_setup s = m.of({.batch = packed ? 1 : 2, .length = 70, .nheads = 4, .key = 6, .value = 9});
             s.initial_state = true;
@@ -323,7 +299,7 @@ TEMPLATE_TEST_CASE("linear_attention: packed sequences begin and end anywhere, a
 {
     const std::vector<index> starts = {0,  1,  7,  8,  8,  9,  15, 16, 17, 17, 31,  32,  33,
                                        63, 64, 65, 65, 97, 98, 127, 128, 129, 160, 192, 250, 257};
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const bool reverse : {false, true}) {
             linear_attention_setup s = m.of({.batch = 1, .length = 257, .nheads = 2, .key = 6, .value = 5});
             s.reverse = reverse;
@@ -369,7 +345,7 @@ TEMPLATE_TEST_CASE("linear_attention: packed sequences begin and end anywhere, a
 TEMPLATE_TEST_CASE("linear_attention: cutting the sequence and carrying the state changes nothing", "", float, double, bfloat16)
 {
     using real = compute_t<TestType>;
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const bool reverse : {false, true}) {
             linear_attention_setup s = m.of({.length = 100});
             s.initial_state = true;
@@ -396,7 +372,7 @@ TEMPLATE_TEST_CASE("linear_attention: cutting the sequence and carrying the stat
 
 TEMPLATE_TEST_CASE("linear_attention: outputs that are not asked for change nothing", "", float, bfloat16)
 {
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         linear_attention_setup s = m.of({.length = 70});
         s.initial_state = true;
         const linear_attention_problem<TestType> all(s), few(s);
@@ -441,7 +417,7 @@ TEMPLATE_TEST_CASE("linear_attention: neither threads nor the workspace change a
     struct shape {
         index batch, length, nheads, ngroups;
     };
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         for (const shape& of : {shape{1, 300, 6, 1}, shape{3, 40, 4, 2}, shape{2, 7, 1, 1}, shape{1, 129, 1, 1}}) {
             linear_attention_setup s =
                 m.of({.batch = of.batch, .length = of.length, .nheads = of.nheads, .ngroups = of.ngroups, .key = 7, .value = 11});
@@ -478,7 +454,7 @@ TEST_CASE("linear_attention: allocates nothing when it is lent a workspace")
 {
     REQUIRE(allocations_during([] { const std::vector<int> block(100); }) > 0);
     threads pool(2);
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         linear_attention_setup s = m.of({.length = 100, .key = 20, .value = 33});
         s.initial_state = true;
         const linear_attention_problem<float> p(s);
@@ -506,7 +482,7 @@ TEMPLATE_TEST_CASE("linear_attention: touches nothing outside its arguments and 
                     for (const index length : {1, 15, 16, 17, 31, 32, 33, 65, 129}) {
                         if (value == 0) continue;
                         if (SSMKIT_SAMPLED_TESTS && ++which % 3 != 0) continue;
-                        for (const member& m : family) {
+                        for (const linear_attention_member& m : linear_attention_family) {
                             linear_attention_setup s =
                                 m.of({.batch = 1, .length = length, .nheads = 2, .ngroups = 1, .key = key, .value = value});
                             s.initial_state = true;
@@ -535,7 +511,7 @@ TEMPLATE_TEST_CASE("linear_attention: offsets beyond 2^31 and 2^32 elements", ""
     enum { batch, time, head, group, key, value };
     for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
         for (const int far : {batch, time, head, group, key, value}) {
-            for (const member& m : family) {
+            for (const linear_attention_member& m : linear_attention_family) {
                 linear_attention_setup s = m.of({.batch = 2, .length = 3, .nheads = 2, .ngroups = 2, .key = 3, .value = 2});
                 s.initial_state = true;
                 const linear_attention_problem<TestType> p(s);
@@ -578,7 +554,7 @@ TEST_CASE("linear_attention: leaves the caller's floating-point mode as it was")
         return smallest > 0;
     };
     REQUIRE(subnormals_live());
-    for (const member& m : family) {
+    for (const linear_attention_member& m : linear_attention_family) {
         const linear_attention_problem<float> p(m.of({}));
         linear_attention(p.args());
         CHECK(subnormals_live());
@@ -609,7 +585,7 @@ constexpr auto call_gated_delta_rule = [](const auto& a, auto&&... resources) { 
 
 TEMPLATE_TEST_CASE("linear_attention: each named member is the family with its arguments", "", float, bfloat16)
 {
-    const auto same = [](const member& m, auto&& front) {
+    const auto same = [](const linear_attention_member& m, auto&& front) {
         linear_attention_setup s = m.of({.length = 70});
         s.initial_state = true;
         const linear_attention_problem<TestType> all(s);
@@ -627,10 +603,10 @@ TEMPLATE_TEST_CASE("linear_attention: each named member is the family with its a
         run(workspace(memory));
         run(workspace(memory), pool);
     };
-    same(family[1], call_retention);
-    same(family[2], call_simple_gla);
-    same(family[3], call_gla);
-    same(family[6], call_gated_delta_rule);
+    same(linear_attention_family[1], call_retention);
+    same(linear_attention_family[2], call_simple_gla);
+    same(linear_attention_family[3], call_gla);
+    same(linear_attention_family[6], call_gated_delta_rule);
 }
 
 TEST_CASE("linear_attention: each named member refuses what is not its own")

@@ -73,6 +73,31 @@ struct linear_attention_setup {
     static constexpr range gates{-0.9, 0.05};
 };
 
+/// Which gates each member of the family has.
+struct linear_attention_member {
+    const char* name;
+    bool g, fixed_g, gk, beta;
+
+    linear_attention_setup of(linear_attention_setup s) const
+    {
+        s.g = g;
+        s.fixed_g = fixed_g;
+        s.gk = gk;
+        s.beta = beta;
+        return s;
+    }
+};
+
+inline constexpr linear_attention_member linear_attention_family[] = {
+    {"linear attention", false, false, false, false},
+    {"retention", false, true, false, false},
+    {"simple gla", true, false, false, false},
+    {"gla", false, false, true, false},
+    {"both decays", true, false, true, false},
+    {"delta net", false, false, false, true},
+    {"gated delta rule", true, false, false, true},
+    {"kimi delta attention", false, false, true, true}};
+
 template <class Element>
 struct linear_attention_problem {
     using T = Element;

@@ -138,15 +138,15 @@ void linear_attention(const linear_attention_args<T>& a)
     const index key = a.k.extent(3), value = a.v.extent(3);
     const real scale = linear_attention_scale<T>(a.scale, key);
     for (index sequence = 0; sequence < linear_attention_sequence_count(a); ++sequence) {
-        const auto [b, tokens] = detail::linear_attention_sequence_at(a, sequence);
+        const detail::linear_attention_sequence of = detail::linear_attention_sequence_at(a, sequence);
         for (index head = 0; head < a.v.extent(2); ++head) {
             std::vector<real> state = detail::linear_attention_state(a, a.initial_state, sequence, head);
             const view<real, 2> S(state, key, value);
-            for (const index t : tokens) {
-                const auto token = detail::linear_attention_token_at(a, b, t, head);
+            for (const index t : of.tokens) {
+                const auto token = detail::linear_attention_token_at(a, of.b, t, head);
                 token.forget(S);
                 token.learn(S);
-                token.recall(S, scale, a.y[b][t][head]);
+                token.recall(S, scale, a.y[of.b][t][head]);
             }
             detail::put_linear_attention_state(state, a.final_state, sequence, head);
         }

@@ -114,8 +114,7 @@ TEMPLATE_TEST_CASE("linear_attention_backward: where an extent is 0, what remain
 {
     for (const linear_attention_member& m : linear_attention_family) {
         for (const bool final_gradient : {false, true}) {
-            for (linear_attention_setup s : {linear_attention_setup{.batch = 0}, {.length = 0}, {.nheads = 0, .ngroups = 1},
-                                             {.nheads = 0, .ngroups = 0}, {.key = 0}, {.value = 0}, {.length = 0, .key = 0}}) {
+            for (linear_attention_setup s : {linear_attention_setup{.batch = 0}, {.length = 0}, {.nheads = 0, .ngroups = 1}, {.nheads = 0, .ngroups = 0}, {.key = 0}, {.value = 0}, {.length = 0, .key = 0}}) {
                 s = m.of(s);
                 s.initial_state = final_gradient;
                 const worst_error worst = against_reference(linear_attention_backward_problem<TestType>(s, final_gradient));
@@ -142,7 +141,8 @@ TEMPLATE_TEST_CASE("linear_attention_backward: sums over the heads that share a 
     }
 }
 
-TEMPLATE_TEST_CASE("linear_attention_backward: gradients asked for one at a time are those asked for together", "", float, bfloat16)
+TEMPLATE_TEST_CASE("linear_attention_backward: gradients asked for one at a time are those asked for together", "",
+                   float, bfloat16)
 {
     for (const linear_attention_member& m : linear_attention_family) {
         linear_attention_setup s = m.of({.length = 70, .nheads = 6, .key = 5, .value = lanes<TestType> + 3});
@@ -171,7 +171,8 @@ TEMPLATE_TEST_CASE("linear_attention_backward: gradients asked for one at a time
     }
 }
 
-TEMPLATE_TEST_CASE("linear_attention_backward: after a decay of any strength, mild ones are as exact as before", "", float, double)
+TEMPLATE_TEST_CASE("linear_attention_backward: after a decay of any strength, mild ones are as exact as before", "",
+                   float, double)
 {
     for (const double strong : {1.0, 1e2, 1e4, 1e6, 1e12, 1e30}) {
         for (const linear_attention_member& m : linear_attention_family) {
@@ -190,7 +191,8 @@ TEMPLATE_TEST_CASE("linear_attention_backward: after a decay of any strength, mi
     }
 }
 
-TEMPLATE_TEST_CASE("linear_attention_backward: a gate of minus infinity forgets everything, and nothing is NaN", "", float, double)
+TEMPLATE_TEST_CASE("linear_attention_backward: a gate of minus infinity forgets everything, and nothing is NaN", "",
+                   float, double)
 {
     for (const linear_attention_member& m : linear_attention_family) {
         linear_attention_setup s = m.of({.batch = 1, .length = 70, .nheads = 2, .ngroups = 1, .key = 5, .value = 7});
@@ -247,7 +249,8 @@ TEMPLATE_TEST_CASE("linear_attention_backward: numbers of any size", "", float, 
     }
 }
 
-TEMPLATE_TEST_CASE("linear_attention_backward: a NaN reaches what the equations say, and nothing else", "", float, double, bfloat16)
+TEMPLATE_TEST_CASE("linear_attention_backward: a NaN reaches what the equations say, and nothing else", "",
+                   float, double, bfloat16)
 {
     const auto nan = convert<TestType>(std::numeric_limits<double>::quiet_NaN());
     for (const linear_attention_member& m : linear_attention_family) {
@@ -290,9 +293,10 @@ TEMPLATE_TEST_CASE("linear_attention_backward: a NaN reaches what the equations 
     }
 }
 
-TEMPLATE_TEST_CASE("linear_attention_backward: packed sequences begin and end anywhere, and keep to themselves", "", float, bfloat16)
+TEMPLATE_TEST_CASE("linear_attention_backward: packed sequences begin and end anywhere, and keep to themselves", "",
+                   float, bfloat16)
 {
-    const std::vector<index> starts = {0,  1,  7,  8,  8,  9,  15, 16,  17,  17, 31, 32,
+    const std::vector<index> starts = {0, 1, 7, 8, 8, 9, 15, 16, 17, 17, 31, 32,
                                        33, 63, 64, 65, 65, 97, 98, 127, 128, 129, 150};
     for (const linear_attention_member& m : linear_attention_family) {
         for (const bool reverse : {false, true}) {
@@ -317,7 +321,8 @@ TEMPLATE_TEST_CASE("linear_attention_backward: packed sequences begin and end an
             for (const double with : {std::nan(""), 1e30}) {
                 for (const index victim : {0, 6, 11, 16, 21}) {
                     const auto p = packed();
-                    const index first = starts[static_cast<std::size_t>(victim)], end = starts[static_cast<std::size_t>(victim + 1)];
+                    const index first = starts[static_cast<std::size_t>(victim)];
+                    const index end = starts[static_cast<std::size_t>(victim + 1)];
                     const auto spoil = [&](const auto& x) {
                         for_each_index(x.view().slice(1, first, end - first),
                                        [&](index b, index t, auto... i) { x(b, first + t, i...) = convert<TestType>(with); });
@@ -442,7 +447,12 @@ TEMPLATE_TEST_CASE("linear_attention_backward: touches nothing outside its argum
 
 TEMPLATE_TEST_CASE("linear_attention_backward: offsets beyond 2^31 and 2^32 elements", "", float, bfloat16)
 {
-    enum { batch, time, head, group, key, value };
+    enum { batch,
+           time,
+           head,
+           group,
+           key,
+           value };
     for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
         for (const int far : {batch, time, head, group, key, value}) {
             for (const linear_attention_member& m : linear_attention_family) {

@@ -196,7 +196,8 @@ TEMPLATE_TEST_CASE("linear_attention_update: gates of any strength, and numbers 
     }
 }
 
-TEMPLATE_TEST_CASE("linear_attention_update: a NaN reaches what the equations say, and nothing else", "", float, double, bfloat16)
+TEMPLATE_TEST_CASE("linear_attention_update: a NaN reaches what the equations say, and nothing else", "",
+                   float, double, bfloat16)
 {
     const auto nan = convert<TestType>(std::numeric_limits<double>::quiet_NaN());
     for (const unsigned gates : all_gates) {
@@ -310,7 +311,11 @@ TEMPLATE_TEST_CASE("linear_attention_update: touches nothing outside its argumen
 
 TEMPLATE_TEST_CASE("linear_attention_update: offsets beyond 2^31 and 2^32 elements", "", float, bfloat16)
 {
-    enum { batch, head, group, key, value };
+    enum { batch,
+           head,
+           group,
+           key,
+           value };
     for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
         for (const int far : {batch, head, group, key, value}) {
             for (const unsigned gates : {3u, 7u}) {

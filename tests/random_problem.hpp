@@ -315,6 +315,17 @@ double relative_error(const tensor<T, Rank>& x, const tensor<U, Rank>& expected)
     return x.given() ? relative_error(x.view(), expected.view()) : 0;
 }
 
+/// The worst error of anything in units of its budget, and what that was: at most 1 is wanted.
+struct worst_error {
+    double error = 0;
+    const char* name = "none";
+
+    void add(const char* which, double of_budget)
+    {
+        if (!(of_budget <= error)) *this = {of_budget, which};
+    }
+};
+
 /// The same bits in every element.
 template <class T, class U, std::size_t Rank>
 bool same_bits(const view<T, Rank>& a, const view<U, Rank>& b)

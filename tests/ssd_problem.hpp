@@ -283,17 +283,6 @@ inline constexpr double ssd_budget = std::is_same_v<compute_t<T>, double> ? 1e-1
                                      : std::is_same_v<T, float>           ? 4e-6
                                                                           : 4e-6 + rounding<T>;
 
-/// The worst error of anything in units of its budget, and what that was: at most 1 is wanted.
-struct worst_error {
-    double error = 0;
-    const char* name = "none";
-
-    void add(const char* which, double of_budget)
-    {
-        if (!(of_budget <= error)) *this = {of_budget, which};
-    }
-};
-
 template <class T, class U>
 worst_error worst_of_budget(const ssd_problem<T>& p, const ssd_problem<U>& expected)
 {

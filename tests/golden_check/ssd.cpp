@@ -167,4 +167,39 @@ const golden::handler ssd_minimal_discrete("ssd_minimal_discrete", []<class T>(g
     run(p, backward);
 });
 
+// Element (i, j) is the sum of x over j < t <= i: the logarithm of the decay of a chunk that begins behind token j, which ssd
+// puts out where x is its step and A is 1. A call for each column; on and above the diagonal no token is left, and the
+// matrix is 0 and -inf by definition.
+const golden::handler segsum("segsum", []<class T>(golden::element<T>, problem& p) {
+    using real = ssmkit::compute_t<T>;
+    const auto x = p.input<T>("x", 0, 2, 1);  // (batch, length, nheads)
+    const auto out = p.output<real>("out", 0, 1, 2, 3);
+    const index batch = x.extent(0), length = x.extent(1), nheads = x.extent(2);
+    const T nothing(real(0));
+    const real one = 1;
+    std::vector<T> y(static_cast<std::size_t>(batch * length * nheads));
+    for (index j = 0; j < length; ++j) {
+        for (index b = 0; b < batch; ++b) {
+            for (index head = 0; head < nheads; ++head) {
+                for (index i = 0; i <= j; ++i) out(b, head, i, j) = i == j ? real(0) : -std::numeric_limits<real>::infinity();
+            }
+        }
+        const index count = length - 1 - j;
+        if (count == 0) continue;
+        run(p, ssmkit::ssd_args<T>{
+                   .u = {&nothing, {batch, count, nheads, 1}, {}},
+                   .delta = x.slice(1, j + 1, count),
+                   .A = {&one, {nheads}, {}},
+                   .B = {&nothing, {batch, count, 1, 1}, {}},
+                   .C = {&nothing, {batch, count, 1, 1}, {}},
+                   .delta_min = -std::numeric_limits<real>::infinity(),
+                   .chunk = count,
+                   .y = {y, batch, count, nheads, 1},
+                   .log_decay = {out.pointer(0, 0, j + 1, j),
+                                 {batch, count, nheads},
+                                 {out.stride(0), out.stride(2), out.stride(1)}},
+               });
+    }
+});
+
 }  // namespace

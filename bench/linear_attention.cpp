@@ -116,15 +116,20 @@ struct attention_problem {
     }
 };
 
-std::function<void()> library_call(const std::shared_ptr<attention_problem>& p, const std::shared_ptr<array<float>>& y,
-                                   std::size_t threads)
-{
-    const auto a = p->args(*y);
-    const auto memory = std::make_shared<array<std::byte>>(ssmkit::linear_attention_workspace_size(a, threads));
-    return [=] {
+/// A call of the library with all that it needs.
+struct library_call {
+    std::shared_ptr<attention_problem> problem;
+    std::size_t threads = 1;
+    std::shared_ptr<array<float>> y = std::make_shared<array<float>>(problem->v.size());
+    ssmkit::linear_attention_args<float> a = problem->args(*y);
+    std::shared_ptr<array<std::byte>> memory =
+        std::make_shared<array<std::byte>>(ssmkit::linear_attention_workspace_size(a, threads));
+
+    void operator()() const
+    {
         const auto run = [&](auto&& exec) {
             const ssmkit::workspace lent(*memory);
-            switch (p->shape.which) {
+            switch (problem->shape.which) {
                 case member::linear_attention: return ssmkit::linear_attention(a, lent, exec);
                 case member::retention: return ssmkit::retention(a, lent, exec);
                 case member::simple_gla: return ssmkit::simple_gla(a, lent, exec);
@@ -133,8 +138,8 @@ std::function<void()> library_call(const std::shared_ptr<attention_problem>& p, 
             }
         };
         threads == 1 ? run(ssmkit::in_place{}) : run(pool(threads));
-    };
-}
+    }
+};
 
 std::function<void()> plain_call(const std::shared_ptr<attention_problem>& p, const std::shared_ptr<array<float>>& y)
 {
@@ -151,32 +156,53 @@ std::function<void()> plain_call(const std::shared_ptr<attention_problem>& p, co
 }
 
 /// ssd at as many updates.
-std::function<void()> ssd_call(index batch, index length, index nheads, index headdim, index state)
+struct ssd_call {
+    std::shared_ptr<ssd_problem<float>> problem;
+    std::shared_ptr<array<float>> y = std::make_shared<array<float>>(problem->u.size());
+    ssmkit::ssd_args<float> a = problem->args(*y);
+    std::shared_ptr<array<std::byte>> memory = std::make_shared<array<std::byte>>(ssmkit::ssd_workspace_size(a));
+
+    void operator()() const { ssmkit::ssd(a, ssmkit::workspace(*memory)); }
+};
+
+rival times_ssd(index batch, index length, index nheads, index headdim, index state)
 {
-    const auto p = std::make_shared<ssd_problem<float>>(ssd_shape{batch, length, nheads, headdim, state});
-    const auto y = std::make_shared<array<float>>(p->u.size());
-    const auto a = p->args(*y);
-    const auto memory = std::make_shared<array<std::byte>>(ssmkit::ssd_workspace_size(a));
-    return [=] { ssmkit::ssd(a, ssmkit::workspace(*memory)); };
+    const ssd_shape s{batch, length, nheads, headdim, state};
+    return {"times_ssd", ssd_call{std::make_shared<ssd_problem<float>>(s)}, true};
 }
+
+struct noncausal_call {
+    std::shared_ptr<ssd_problem<float>> problem;
+    std::shared_ptr<array<float>> y = std::make_shared<array<float>>(problem->u.size());
+    ssmkit::noncausal_ssd_args<float> a = args();
+    std::shared_ptr<array<std::byte>> memory = std::make_shared<array<std::byte>>(ssmkit::noncausal_ssd_workspace_size(a));
+
+    ssmkit::noncausal_ssd_args<float> args() const
+    {
+        const auto as_ssd = problem->args(*y);
+        return {.u = as_ssd.u, .delta = as_ssd.delta, .B = as_ssd.B, .C = as_ssd.C, .delta_softplus = true, .y = as_ssd.y};
+    }
+
+    void operator()() const { ssmkit::noncausal_ssd(a, ssmkit::workspace(*memory)); }
+};
 
 task ssmkit_task(const attention_shape& s, std::size_t threads)
 {
     const auto p = std::make_shared<attention_problem>(s);
-    const auto y = std::make_shared<array<float>>(p->v.size());
+    const library_call call{.problem = p, .threads = threads};
     task t;
-    t.run = library_call(p, y, threads);
+    t.run = call;
     t.needs = p->needs();
-    t.run();
+    call();
     array<float> expected = p->expected();
-    t.mismatch = mismatch("y", p->args(*y).y, p->args(expected).y);
+    t.mismatch = mismatch("y", call.a.y, p->args(expected).y);
     if (threads > 1) {
-        t.rivals.push_back({"times_one_thread", library_call(p, std::make_shared<array<float>>(y->size()), 1)});
+        t.rivals.push_back({"times_one_thread", library_call{.problem = p}});
         return t;
     }
-    t.rivals.push_back({"times_ssd", ssd_call(s.batch, s.length, s.nheads, s.value, s.key), true});
+    t.rivals.push_back(times_ssd(s.batch, s.length, s.nheads, s.value, s.key));
     if (s.which != member::retention) {
-        t.rivals.push_back({"times_plain", plain_call(p, std::make_shared<array<float>>(y->size()))});
+        t.rivals.push_back({"times_plain", plain_call(p, std::make_shared<array<float>>(p->v.size()))});
     }
     return t;
 }
@@ -197,26 +223,16 @@ task plain_task(const attention_shape& s)
 /// ssd without an order.
 task noncausal_task(const ssd_shape& s)
 {
-    const auto p = std::make_shared<ssd_problem<float>>(s);
-    const auto y = std::make_shared<array<float>>(p->u.size());
-    const auto args = [p](array<float>& out) {
-        const auto a = p->args(out);
-        return ssmkit::noncausal_ssd_args<float>{
-            .u = a.u, .delta = a.delta, .B = a.B, .C = a.C, .delta_softplus = true, .y = a.y};
-    };
-    const auto a = args(*y);
-    const auto memory = std::make_shared<array<std::byte>>(ssmkit::noncausal_ssd_workspace_size(a));
+    const noncausal_call call{std::make_shared<ssd_problem<float>>(s)}, oracle{call.problem};
     task t;
-    t.run = [=] { ssmkit::noncausal_ssd(a, ssmkit::workspace(*memory)); };
-    t.needs = p->needs();
+    t.run = call;
+    t.needs = call.problem->needs();
     t.needs.exps = 0;
     t.needs.fmas = 2 * t.needs.updates + 2 * t.needs.token_channels;
-    t.needs.bytes += sizeof(float) * static_cast<double>(p->B.size());
-    t.run();
-    array<float> expected(y->size());
-    ssmkit::reference::noncausal_ssd(args(expected));
-    t.mismatch = mismatch("y", a.y, args(expected).y);
-    t.rivals.push_back({"times_ssd", ssd_call(s.batch, s.length, s.nheads, s.headdim, s.state), true});
+    call();
+    ssmkit::reference::noncausal_ssd(oracle.a);
+    t.mismatch = mismatch("y", call.a.y, oracle.a.y);
+    t.rivals.push_back(times_ssd(s.batch, s.length, s.nheads, s.headdim, s.state));
     return t;
 }
 

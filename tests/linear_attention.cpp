@@ -111,7 +111,8 @@ TEMPLATE_TEST_CASE("linear_attention: where an extent is 0, what remains is righ
 {
     for (const linear_attention_member& m : linear_attention_family) {
         for (const bool initial_state : {false, true}) {
-            for (linear_attention_setup s : {linear_attention_setup{.batch = 0}, {.length = 0}, {.nheads = 0, .ngroups = 1}, {.nheads = 0, .ngroups = 0}, {.key = 0}, {.value = 0}, {.length = 0, .key = 0}}) {
+            for (linear_attention_setup s : {linear_attention_setup{.batch = 0}, {.length = 0}, {.nheads = 0, .ngroups = 1},
+                                             {.nheads = 0, .ngroups = 0}, {.key = 0}, {.value = 0}, {.length = 0, .key = 0}}) {
                 s = m.of(s);
                 s.initial_state = initial_state;
                 const worst_error worst = against_reference(linear_attention_problem<TestType>(s));
@@ -297,7 +298,7 @@ TEMPLATE_TEST_CASE("linear_attention: a NaN reaches what the recurrence says, an
 
 TEMPLATE_TEST_CASE("linear_attention: packed sequences begin and end anywhere, and keep to themselves", "", float, bfloat16)
 {
-    const std::vector<index> starts = {0, 1, 7, 8, 8, 9, 15, 16, 17, 17, 31, 32, 33,
+    const std::vector<index> starts = {0,  1,  7,  8,  8,  9,  15, 16, 17, 17, 31,  32,  33,
                                        63, 64, 65, 65, 97, 98, 127, 128, 129, 160, 192, 250, 257};
     for (const linear_attention_member& m : linear_attention_family) {
         for (const bool reverse : {false, true}) {
@@ -509,12 +510,7 @@ TEMPLATE_TEST_CASE("linear_attention: touches nothing outside its arguments and 
 
 TEMPLATE_TEST_CASE("linear_attention: offsets beyond 2^31 and 2^32 elements", "", float, bfloat16)
 {
-    enum { batch,
-           time,
-           head,
-           group,
-           key,
-           value };
+    enum { batch, time, head, group, key, value };
     for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
         for (const int far : {batch, time, head, group, key, value}) {
             for (const linear_attention_member& m : linear_attention_family) {

@@ -114,8 +114,7 @@ struct linear_attention_problem {
 
     linear_attention_problem() = default;
 
-    explicit linear_attention_problem(const linear_attention_setup& s)
-        : setup(s)
+    explicit linear_attention_problem(const linear_attention_setup& s) : setup(s)
     {
         random numbers(s.seed);
         const auto make = [&](auto& member, const auto& extents, const range& r) {
@@ -204,7 +203,7 @@ struct linear_attention_problem {
     /// The bytes of everything that is read, and of everything that is written.
     std::vector<std::vector<std::byte>> input_bytes() const
     {
-        return {q.bytes(), k.bytes(), v.bytes(), g.bytes(), fixed_g.bytes(),
+        return {q.bytes(),  k.bytes(),    v.bytes(),          g.bytes(),       fixed_g.bytes(),
                 gk.bytes(), beta.bytes(), cu_seqlens.bytes(), initial_state.bytes()};
     }
     std::vector<std::vector<std::byte>> output_bytes() const { return {y.bytes(), final_state.bytes()}; }
@@ -284,8 +283,7 @@ struct linear_attention_backward_problem {
 
     linear_attention_backward_problem() = default;
 
-    explicit linear_attention_backward_problem(const linear_attention_setup& s, bool final_gradient = true)
-        : forward(s)
+    explicit linear_attention_backward_problem(const linear_attention_setup& s, bool final_gradient = true) : forward(s)
     {
         random numbers(s.seed + 1000);
         const auto make = [&](auto& member, const auto& extents) {
@@ -357,7 +355,7 @@ struct linear_attention_backward_problem {
 
 template <class T, class U>
 worst_error worst_of_budget(const linear_attention_backward_problem<T>& p,
-                            const linear_attention_backward_problem<U>& expected)
+                                 const linear_attention_backward_problem<U>& expected)
 {
     constexpr double rounded = linear_attention_backward_budget<T>, exact = linear_attention_backward_budget<compute_t<T>>;
     worst_error worst;
@@ -425,8 +423,7 @@ struct linear_attention_step_problem {
 
     linear_attention_step_problem() = default;
 
-    explicit linear_attention_step_problem(const linear_attention_step_setup& s)
-        : setup(s)
+    explicit linear_attention_step_problem(const linear_attention_step_setup& s) : setup(s)
     {
         random numbers(s.seed);
         const auto make = [&](auto& member, const auto& extents, const range& r, layout form) {
@@ -484,7 +481,7 @@ struct linear_attention_step_problem {
 
     std::vector<std::vector<std::byte>> input_bytes() const
     {
-        return {q.bytes(), k.bytes(), v.bytes(), g.bytes(),
+        return {q.bytes(),  k.bytes(),    v.bytes(), g.bytes(),
                 gk.bytes(), beta.bytes(), state_batch_indices.bytes()};
     }
 };

@@ -76,11 +76,7 @@ void backward_travel(const linear_attention_args<double>& a)
 }
 
 const linear_attention_setup everything{
-    .g = true,
-    .gk = true,
-    .beta = true,
-    .scale = true,
-    .initial_state = true};
+    .g = true, .gk = true, .beta = true, .scale = true, .initial_state = true};
 
 TEST_CASE("linear_attention reference: two tokens by hand")
 {
@@ -666,26 +662,17 @@ TEST_CASE("linear_attention reference: a NaN reaches exactly what depends on it"
             };
             const index b = s.batch - 1;
             for (const index t : {0, 7, 18}) {
-                probe(
-                    "q", [](auto& p) -> auto& { return p.forward.q; }, b, t, 1, 2);
-                probe(
-                    "k", [](auto& p) -> auto& { return p.forward.k; }, b, t, 0, 4);
-                probe(
-                    "v", [](auto& p) -> auto& { return p.forward.v; }, b, t, 3, 1);
-                probe(
-                    "g", [](auto& p) -> auto& { return p.forward.g; }, b, t, 1);
-                probe(
-                    "gk", [](auto& p) -> auto& { return p.forward.gk; }, b, t, 1, 3);
-                if (beta) probe(
-                    "beta", [](auto& p) -> auto& { return p.forward.beta; }, b, t, 2);
-                probe(
-                    "dy", [](auto& p) -> auto& { return p.dy; }, b, t, 3, 1);
+                probe("q", [](auto& p) -> auto& { return p.forward.q; }, b, t, 1, 2);
+                probe("k", [](auto& p) -> auto& { return p.forward.k; }, b, t, 0, 4);
+                probe("v", [](auto& p) -> auto& { return p.forward.v; }, b, t, 3, 1);
+                probe("g", [](auto& p) -> auto& { return p.forward.g; }, b, t, 1);
+                probe("gk", [](auto& p) -> auto& { return p.forward.gk; }, b, t, 1, 3);
+                if (beta) probe("beta", [](auto& p) -> auto& { return p.forward.beta; }, b, t, 2);
+                probe("dy", [](auto& p) -> auto& { return p.dy; }, b, t, 3, 1);
             }
             const index last = base.forward.states()[0] - 1;
-            probe(
-                "initial_state", [](auto& p) -> auto& { return p.forward.initial_state; }, last, 2, 1, 1);
-            probe(
-                "dfinal_state", [](auto& p) -> auto& { return p.dfinal_state; }, last, 2, 1, 1);
+            probe("initial_state", [](auto& p) -> auto& { return p.forward.initial_state; }, last, 2, 1, 1);
+            probe("dfinal_state", [](auto& p) -> auto& { return p.dfinal_state; }, last, 2, 1, 1);
             CHECK(reached > 100);
         }
     }
@@ -875,7 +862,8 @@ TEST_CASE("linear_attention reference: cu_seqlens must cut one row from its begi
     const auto nothing = [](auto&) {};
     const std::vector<index> good = {0, 3, 3, 4, 9, 10};
     CHECK(complaint(good, nothing) == "nothing thrown");
-    for (const auto& ends : {std::vector<index>{0, 3, 3, 4, 9, 9}, {0, 3, 3, 4, 9, 11}, {0, 3, 2, 4, 9, 10}, {1, 3, 3, 4, 9, 10}, {-1, 3, 3, 4, 9, 10}, {0, 3, 3, 4, 11, 10}, {5}, {0}}) {
+    for (const auto& ends : {std::vector<index>{0, 3, 3, 4, 9, 9}, {0, 3, 3, 4, 9, 11}, {0, 3, 2, 4, 9, 10}, {1, 3, 3, 4, 9, 10},
+                             {-1, 3, 3, 4, 9, 10}, {0, 3, 3, 4, 11, 10}, {5}, {0}}) {
         CHECK(complaint(ends, nothing) == "linear_attention: cu_seqlens is not ascending from 0 to length");
     }
     const auto begins = [](const std::string& text, const std::string& with) { return text.rfind(with, 0) == 0; };
@@ -927,20 +915,13 @@ TEST_CASE("linear_attention_backward reference: names the argument that does not
                    out = {out.data(), out.extents(), strides};
                }) == op + name + " is written but has stride 0 along an axis";
     };
-    CHECK(same_element(
-        "dq", [](auto& a) -> auto& { return a.dq; }));
-    CHECK(same_element(
-        "dk", [](auto& a) -> auto& { return a.dk; }));
-    CHECK(same_element(
-        "dv", [](auto& a) -> auto& { return a.dv; }));
-    CHECK(same_element(
-        "dg", [](auto& a) -> auto& { return a.dg; }));
-    CHECK(same_element(
-        "dgk", [](auto& a) -> auto& { return a.dgk; }));
-    CHECK(same_element(
-        "dbeta", [](auto& a) -> auto& { return a.dbeta; }));
-    CHECK(same_element(
-        "dinitial_state", [](auto& a) -> auto& { return a.dinitial_state; }));
+    CHECK(same_element("dq", [](auto& a) -> auto& { return a.dq; }));
+    CHECK(same_element("dk", [](auto& a) -> auto& { return a.dk; }));
+    CHECK(same_element("dv", [](auto& a) -> auto& { return a.dv; }));
+    CHECK(same_element("dg", [](auto& a) -> auto& { return a.dg; }));
+    CHECK(same_element("dgk", [](auto& a) -> auto& { return a.dgk; }));
+    CHECK(same_element("dbeta", [](auto& a) -> auto& { return a.dbeta; }));
+    CHECK(same_element("dinitial_state", [](auto& a) -> auto& { return a.dinitial_state; }));
 
     const auto onto = [&](auto member, auto other) {  // an output where another argument lies
         return complaint([&](auto& a) {
@@ -948,36 +929,23 @@ TEST_CASE("linear_attention_backward reference: names the argument that does not
             out = {const_cast<float*>(other(a).data()), out.extents()};
         });
     };
-    const auto dv = [](auto& a) -> auto&
-    {
-        return a.dv;
-    };
-    const auto dq = [](auto& a) -> auto&
-    {
-        return a.dq;
-    };
+    const auto dv = [](auto& a) -> auto& { return a.dv; };
+    const auto dq = [](auto& a) -> auto& { return a.dq; };
     CHECK(onto(dv, [](auto& a) { return a.dy; }) == op + "dv overlaps dy in memory");
     CHECK(onto(dv, [](auto& a) { return a.forward.v; }) == op + "dv overlaps v in memory");
     CHECK(onto(dq, [](auto& a) { return a.forward.q; }) == op + "dq overlaps q in memory");
     CHECK(onto(dq, [](auto& a) { return a.forward.k; }) == op + "dq overlaps k in memory");
     CHECK(onto(dq, [](auto& a) { return a.forward.gk; }) == op + "dq overlaps gk in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dg; }, [](auto& a) { return a.forward.g; }) == op + "dg overlaps g in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dbeta; }, [](auto& a) { return a.forward.beta; }) ==
+    CHECK(onto([](auto& a) -> auto& { return a.dg; }, [](auto& a) { return a.forward.g; }) == op + "dg overlaps g in memory");
+    CHECK(onto([](auto& a) -> auto& { return a.dbeta; }, [](auto& a) { return a.forward.beta; }) ==
           op + "dbeta overlaps beta in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dinitial_state; }, [](auto& a) { return a.dfinal_state; }) ==
+    CHECK(onto([](auto& a) -> auto& { return a.dinitial_state; }, [](auto& a) { return a.dfinal_state; }) ==
           op + "dinitial_state overlaps dfinal_state in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dinitial_state; }, [](auto& a) { return a.forward.initial_state; }) ==
+    CHECK(onto([](auto& a) -> auto& { return a.dinitial_state; }, [](auto& a) { return a.forward.initial_state; }) ==
           op + "dinitial_state overlaps initial_state in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dk; }, [](auto& a) { return a.dq; }) == op + "dk overlaps dq in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dgk; }, [](auto& a) { return a.dk; }) == op + "dgk overlaps dk in memory");
-    CHECK(onto(
-              [](auto& a) -> auto& { return a.dbeta; }, [](auto& a) { return a.dg; }) == op + "dbeta overlaps dg in memory");
+    CHECK(onto([](auto& a) -> auto& { return a.dk; }, [](auto& a) { return a.dq; }) == op + "dk overlaps dq in memory");
+    CHECK(onto([](auto& a) -> auto& { return a.dgk; }, [](auto& a) { return a.dk; }) == op + "dgk overlaps dk in memory");
+    CHECK(onto([](auto& a) -> auto& { return a.dbeta; }, [](auto& a) { return a.dg; }) == op + "dbeta overlaps dg in memory");
     const std::vector<index> ends = {0, 37};
     CHECK(complaint([&](auto& a) { a.forward.cu_seqlens = {ends.data(), 2}; }) ==
           op + "cu_seqlens is given for a batch that is not 1");

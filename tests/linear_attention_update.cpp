@@ -311,11 +311,7 @@ TEMPLATE_TEST_CASE("linear_attention_update: touches nothing outside its argumen
 
 TEMPLATE_TEST_CASE("linear_attention_update: offsets beyond 2^31 and 2^32 elements", "", float, bfloat16)
 {
-    enum { batch,
-           head,
-           group,
-           key,
-           value };
+    enum { batch, head, group, key, value };
     for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
         for (const int far : {batch, head, group, key, value}) {
             for (const unsigned gates : {3u, 7u}) {

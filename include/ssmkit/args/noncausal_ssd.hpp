@@ -57,6 +57,7 @@ ssd_args<T> noncausal_ssd_as_ssd(const noncausal_ssd_args<T>& a)
             .delta_max = a.delta_max,
             .initial_state = a.initial_state,
             .cu_seqlens = a.cu_seqlens,
+            .form = ssd_form::chunked,
             .y = a.y,
             .final_state = a.final_state};
 }

@@ -14,6 +14,9 @@
 
 namespace ssmkit::detail {
 
+/// States of so many columns and fewer go token by token.
+inline constexpr index ssd_small_state = 32;
+
 /// In what a relative of ssd differs from it. The first two go token by token: ssd_form::recurrent.
 template <class T>
 struct ssd_rule {
@@ -60,6 +63,15 @@ index ssd_state_tile_size(index state)
     return size + ((step - size) % page + page) % page;
 }
 
+/// Whether pieces are products of matrices. Not where C·B is of use to one head alone (24 heads of 64, 128 states: 24 % less
+/// token by token) or where the state is small (16: 15 % less), if 32 registers keep enough of it through a block of tokens.
+template <class Arch, class T>
+bool ssd_in_chunks(const ssd_args<T>& a)
+{
+    if (a.form != ssd_form::automatic) return a.form == ssd_form::chunked;
+    return !many_registers<Arch> || (a.u.extent(2) != a.B.extent(2) && a.B.extent(3) > ssd_small_state);
+}
+
 /// Scratch memory of one task.
 template <class Arch, class T>
 struct ssd_scratch {
@@ -85,7 +97,7 @@ struct ssd_scratch {
     {
         constexpr index n = lanes<R, Arch>;
         const index state_count = a.B.extent(3), tiles = tiles_for<R, Arch>(a.u.extent(3));
-        const index tokens = a.form == ssd_form::recurrent ? ssd_block_tokens : ssd_piece_tokens;
+        const index tokens = ssd_in_chunks<Arch>(a) ? ssd_piece_tokens : ssd_block_tokens;
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         state_tile = ssd_state_tile_size<R, Arch>(state_count);
         state = take(p.heads * tiles * state_tile);
@@ -124,10 +136,11 @@ class ssd_task {
 public:
     ssd_task(const ssd_args<T>& a, const ssd_rule<T>& rule, const ssd_partition& partition, const ssd_scratch<Arch, T>& m,
              index sequence, index part)
-        : a_(a), rule_(rule), m_(m), sequence_(sequence), b_(a.cu_seqlens.data() ? 0 : sequence), group_(part / partition.per_group),
+        : a_(a), rule_(rule), m_(m), sequence_(sequence), b_(a.cu_seqlens.data() ? 0 : sequence),
+          group_(part / partition.per_group),
           first_head_(group_ * partition.heads_per_group + part % partition.per_group * partition.heads),
           last_head_(std::min((group_ + 1) * partition.heads_per_group, first_head_ + partition.heads)),
-          headdim_(a.u.extent(3)), state_(a.B.extent(3)), tiles_(tiles_for<R, Arch>(headdim_)), chunked_(a.form != ssd_form::recurrent),
+          headdim_(a.u.extent(3)), state_(a.B.extent(3)), tiles_(tiles_for<R, Arch>(headdim_)), chunked_(ssd_in_chunks<Arch>(a)),
           tokens_(chunked_ ? ssd_piece_tokens : ssd_block_tokens)
     {
     }

@@ -105,7 +105,8 @@ TEMPLATE_TEST_CASE("segments: the selective scan, joined", "", double, std::comp
         t.fill(numbers, r);
         return t;
     };
-    const std::array tokens{batch, length, dim}, maps{batch, length, index{1}, state};
+    const std::array tokens{batch, length, dim};
+    const std::array maps{batch, length, index{1}, state};
     const auto u = make(tokens, {-1, 1}, double{}), delta = make(tokens, {0, 1}, double{});
     const auto A = make(std::array{dim, state}, {-2, -0.1}, TestType{});
     const auto B = make(maps, {-1, 1}, double{}), C = make(maps, {-1, 1}, double{});

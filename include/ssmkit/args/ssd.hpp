@@ -13,7 +13,8 @@ namespace ssmkit {
 /// How ssd computes; results differ by rounding only.
 enum class ssd_form {
     automatic,  ///< chunked; but recurrent where a state grows more than 2^64-fold within 32 tokens, and with AVX-512 and
-                ///< NEON where every head has B and C of its own or the state is of 32 at most (measured: up to 25 % less)
+                ///< NEON, from 128 tokens on, where every head has B and C of its own or the state is of 32 at most
+                ///< (measured: up to 25 % less)
     chunked,    ///< matrix products over pieces of 32 tokens: the fewest operations
     recurrent,  ///< token by token, the state in registers: no product of decays is formed that could overflow
 };

@@ -14,8 +14,9 @@
 
 namespace ssmkit::detail {
 
-/// States of so many columns and fewer go token by token.
-inline constexpr index ssd_small_state = 32;
+/// States of so many columns and fewer go token by token, if the sequences are that long (shorter ones: up to 1.8 times the
+/// time, since a state is read and written for a few tokens only).
+inline constexpr index ssd_small_state = 32, ssd_long_sequence = 128;
 
 /// In what a relative of ssd differs from it. The first two go token by token: ssd_form::recurrent.
 template <class T>
@@ -69,7 +70,8 @@ template <class Arch, class T>
 bool ssd_in_chunks(const ssd_args<T>& a)
 {
     if (a.form != ssd_form::automatic) return a.form == ssd_form::chunked;
-    return !many_registers<Arch> || (a.u.extent(2) != a.B.extent(2) && a.B.extent(3) > ssd_small_state);
+    if (!many_registers<Arch> || a.u.extent(1) < ssd_long_sequence) return true;
+    return a.u.extent(2) != a.B.extent(2) && a.B.extent(3) > ssd_small_state;
 }
 
 /// Scratch memory of one task.

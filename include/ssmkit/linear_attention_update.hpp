@@ -10,6 +10,10 @@
 namespace ssmkit {
 namespace detail {
 
+/// Registers of values that go by together, as rows of the state lie in memory.
+template <class Arch>
+inline constexpr index linear_attention_step_columns = many_registers<Arch> ? 4 : 2;
+
 /// Keys and values that a step handles at once: rows of the stack's arrays.
 inline constexpr index linear_attention_block = 256;
 
@@ -70,7 +74,7 @@ void pass_over_state(const linear_attention_block_of_state<R>& m, const R* u, R*
 {
     constexpr index n = lanes<R, Arch>;
     const index full = m.values / n;
-    for_each_column_group<Arch>(full, [&](index first, auto columns) {
+    for_each_column_group<Arch, linear_attention_step_columns<Arch>>(full, [&](index first, auto columns) {
         pass_over_columns<Arch, Pass, Contiguous, columns()>(m, lane_range<R, Arch, true>{first * n}, u, Sk, y);
     });
     if (full * n < m.values) {

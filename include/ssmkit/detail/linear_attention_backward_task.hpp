@@ -20,7 +20,7 @@ inline constexpr index linear_attention_piece = 16;
 
 /// Registers of values that go through a sequence together: 4, or 2 of 16 (half of it with AVX-512: 15 % slower).
 template <class Arch>
-inline constexpr index linear_attention_columns = product_columns<Arch>;
+inline constexpr index linear_attention_columns = many_registers<Arch> ? 4 : 2;
 
 /// How a call is cut into tasks, whatever the number of threads: a sequence and a part of the heads of one group; and what the
 /// tasks share.

@@ -101,7 +101,8 @@ public:
         const R* const F = m_.F + p.offset * tokens;
         const auto write = [&](const R* sums, R* to, auto&& add_pairs) {
             load_tiles<Arch, R, R>({sums + p.offset * state_, 1, p.count, p.count, state_}, m_.turned, tokens * n);
-            for_each_column_group<Arch>(plan_.row / n, [&](index first, auto columns) {
+            // One row at a time: more columns keep enough sums under way.
+            for_each_column_group<Arch, many_registers<Arch> ? 4 : 2>(plan_.row / n, [&](index first, auto columns) {
                 add_pairs(m_.turned + first * tokens * n, first * n, columns);
             });
             for (index i = 0; i < p.count; ++i) {

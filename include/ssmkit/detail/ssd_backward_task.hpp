@@ -303,7 +303,7 @@ private:
         piece.h = gradient_behind;
         piece.h_after = gradient_behind;
         for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
-            for_each_row_group(p.count, [&](index j, auto rows) {
+            for_each_row_group<Arch>(p.count, [&](index j, auto rows) {
                 if (first == 0) ask_for_rows(next_head, next_token, j, rows());
                 ssd_input_gradient_tile<Arch, R, rows(), columns()>(piece, j, first);
             });
@@ -361,7 +361,7 @@ private:
         piece.y = m_.y;
         piece.h = state(head, slot);
         for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
-            for_each_row_group(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(piece, i, first); });
+            for_each_row_group<Arch>(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(piece, i, first); });
         });
         load_rows(f_.z, head, p, m_.z);
         for (index t = 0; t < tiles_; ++t) gate_tile(p.count, skip(head, t), t * token_tile);

@@ -36,10 +36,8 @@ void ssd_headdim_product(index rows, index column_tiles, const R* left, index le
                          index tiles, const R* scales, R* to, index to_row, index to_tile)
 {
     constexpr index n = lanes<R, Arch>;
-    // A piece is two tiles of columns where registers are widest: twice the rows keep as many sums under way.
-    constexpr index most = many_registers<Arch> && ssd_piece_tokens <= 2 * n ? 2 * product_rows : product_rows;
     for_each_column_group<Arch>(column_tiles, [&](index first, auto columns) {
-        for_each_row_group<most>(rows, [&](index i, auto together) {
+        for_each_row_group<Arch>(rows, [&](index i, auto together) {
             ssd_headdim_product_tile<Arch, R, together(), columns()>(left + i * n, left_tile, right + first * tiles * n * n, headdim,
                                                                     tiles, scales ? scales + first * n : nullptr,
                                                                     to + i * to_row + first * to_tile, to_row, to_tile);

@@ -65,7 +65,7 @@ void ssd_map_product(index count, broadcast_rows<R> C, tiled_rows<R> B, index st
 {
     constexpr index n = lanes<R, Arch>;
     for_each_column_group<Arch>(tiles_for<R, Arch>(count), [&](index first, auto columns) {
-        for_each_row_group(count, [&](index i, auto rows) {
+        for_each_row_group<Arch>(count, [&](index i, auto rows) {
             ssd_map_product_tile<Arch, R, rows(), columns()>({C.data + i * C.row, C.row, C.step},
                                                             {B.data + first * B.tile, B.tile, B.step}, state,
                                                             to + i * ssd_piece_tokens + first * n);
@@ -130,7 +130,7 @@ template <class Arch, class R>
 void ssd_read_piece(const ssd_head_piece<R>& p)
 {
     for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
-        for_each_row_group(p.count, [&](index i, auto rows) { ssd_read_tile<Arch, R, rows(), columns()>(p, i, first); });
+        for_each_row_group<Arch>(p.count, [&](index i, auto rows) { ssd_read_tile<Arch, R, rows(), columns()>(p, i, first); });
     });
 }
 
@@ -162,14 +162,14 @@ void ssd_chunked_piece(const ssd_head_piece<R>& p, bool output)
 {
     for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
         if (output) {
-            for_each_row_group(p.count, [&](index i, auto rows) {
+            for_each_row_group<Arch>(p.count, [&](index i, auto rows) {
                 if (first == 0) {
                     for (const rows_to_come& next : p.ahead) next.ask(i, rows());
                 }
                 ssd_output_tile<Arch, R, rows(), columns()>(p, i, first);
             });
         }
-        for_each_row_group(p.state, [&](index i, auto rows) { ssd_state_tile<Arch, R, rows(), columns()>(p, i, first); });
+        for_each_row_group<Arch>(p.state, [&](index i, auto rows) { ssd_state_tile<Arch, R, rows(), columns()>(p, i, first); });
     });
 }
 
@@ -216,7 +216,7 @@ template <class Arch, bool Each, class R>
 void ssd_recurrent_piece(const ssd_head_piece<R>& p)
 {
     for_each_column_group<Arch>(p.headdim_tiles, [&](index first, auto columns) {
-        for_each_row_group(p.state,
+        for_each_row_group<Arch>(p.state,
                            [&](index i, auto rows) { ssd_recurrent_tile<Arch, Each, R, rows(), columns()>(p, i, first); });
     });
 }

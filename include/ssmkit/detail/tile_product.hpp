@@ -7,10 +7,11 @@
 
 namespace ssmkit::detail {
 
-/// The block of a product that stays in registers: 4 x 4 of 32, 4 x 2 of 16.
-inline constexpr index product_rows = 4;
+/// The block of a product that stays in registers: 8 x 2 of 32, 4 x 2 of 16. 4 x 4 takes 20 % longer: four tiles of a head's
+/// state, 128 rows each, are all of the first-level cache; 5 x 2 takes the same, 6 x 2 3 %, 12 x 2 15 % longer.
 template <class Arch>
-inline constexpr index product_columns = many_registers<Arch> ? 4 : 2;
+inline constexpr index product_rows = many_registers<Arch> ? 8 : 4;
+inline constexpr index product_columns = 2;
 
 /// The left factor, a(r, k) at data[r * row + k * step].
 template <class R>
@@ -46,7 +47,7 @@ template <class Arch, index Rows, index Columns, class R>
 
 /// Calls f(first, Columns) for groups of neighbouring tiles that cover 0 ... tiles - 1, Columns a constant: groups as even as
 /// they can be, since a narrow one keeps too few sums under way to hide the latency of a multiply-add.
-template <class Arch, index Most = product_columns<Arch>, class F>
+template <class Arch, index Most = product_columns, class F>
 void for_each_column_group(index tiles, F&& f)
 {
     const auto with_columns = [&]<index N>(std::integral_constant<index, N> columns, auto&& self, index first, index count) {
@@ -60,12 +61,18 @@ void for_each_column_group(index tiles, F&& f)
     }
 }
 
-/// Calls f(first, Rows) for groups of neighbouring rows that cover 0 ... rows - 1, Rows a constant: `Most`, then 1.
-template <index Most = product_rows, class F>
+/// Calls f(first, Rows) for groups of neighbouring rows that cover 0 ... rows - 1, Rows a constant: `Most`, then 4, then 1.
+template <class Arch, index Most = product_rows<Arch>, class F>
 void for_each_row_group(index rows, F&& f)
 {
     index first = 0;
     for (; first + Most <= rows; first += Most) f(first, std::integral_constant<index, Most>{});
+    if constexpr (Most > 4) {
+        if (first + 4 <= rows) {
+            f(first, std::integral_constant<index, 4>{});
+            first += 4;
+        }
+    }
     for (; first < rows; ++first) f(first, std::integral_constant<index, 1>{});
 }
 

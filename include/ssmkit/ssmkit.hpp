@@ -13,6 +13,7 @@
 #include <ssmkit/linear_attention.hpp>
 #include <ssmkit/linear_attention_backward.hpp>
 #include <ssmkit/linear_attention_update.hpp>
+#include <ssmkit/linear_scan.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>

@@ -124,7 +124,10 @@ template <class Arch, index Unit, bool Ascending, class R, class E>
             const E* const p = from.data + c * from.stride + (Ascending ? s : s + steps - 1) * from.step;
             vec<R, Arch> r[static_cast<std::size_t>(k)];
             if (steps == k && channels == k) {
-                for (index i = 0; i < k; ++i) r[i] = load<R, Arch>(p + i * from.stride);
+                for (index i = 0; i < k; ++i) {
+                    prefetch(p + i * from.stride + from.steps * from.step);
+                    r[i] = load<R, Arch>(p + i * from.stride);
+                }
             } else {
                 const lane_range<R, Arch, false> range{0, steps * Unit};
                 for (index i = 0; i < k; ++i) r[i] = i < channels ? range.load(p + i * from.stride) : vec<R, Arch>(R(0));

@@ -116,14 +116,15 @@ void scan_task(const linear_scan_args<T>& args, index b, index c0, index count)
 
     const bool whole = input.in_place() && h.in_place() && (a.in_place() || a.constant());
     // Around the caches only with aligned rows, and not where b was just read from the same lines.
+    const bool around = args.h.size() * static_cast<index>(sizeof(T)) >= scan_streaming_bytes &&
+                        static_cast<const void*>(args.h.data()) != static_cast<const void*>(args.b.data());
     index lead = 0;
     bool streaming = false;
     if (h.in_place()) {
         const scan_rows<R> out = h.write(0);
         const auto address = reinterpret_cast<std::uintptr_t>(out.data);
         const auto before = static_cast<index>(address / sizeof(R) % static_cast<std::uintptr_t>(n));
-        streaming = args.h.size() * static_cast<index>(sizeof(T)) >= scan_streaming_bytes && address % (sizeof(R) * unit) == 0 &&
-                    out.step % n == 0 && static_cast<const void*>(args.h.data()) != static_cast<const void*>(args.b.data());
+        streaming = around && address % (sizeof(R) * unit) == 0 && out.step % n == 0;
         if (streaming) lead = std::min(numbers, (n - before) % n);
     }
 
@@ -141,9 +142,9 @@ void scan_task(const linear_scan_args<T>& args, index b, index c0, index count)
                                              : scan_run<Arch, unit, scan_step::varying, R>;
             way(run, last - first, state, lead, numbers, streaming);
         });
-        h.written(t, steps);
+        h.written(t, steps, around);
     }
-    if (streaming) streaming_fence();
+    if (around) streaming_fence();
     if (args.final_state.data()) store_rows<Arch, unit, R, R>(state, pitch, states(args.final_state));
 }
 

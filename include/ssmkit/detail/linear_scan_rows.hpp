@@ -139,10 +139,11 @@ template <class Arch, index Unit, bool Ascending, class R, class E>
     }
 }
 
+/// The way back; whole registers around the caches if so asked and aligned.
 template <class Arch, index Unit, bool Ascending, class R, class E>
-[[gnu::flatten]] void store_turned_rows(const R* rows, index pitch, const scan_rectangle<E>& to)
+[[gnu::flatten]] void store_turned_rows(const R* rows, index pitch, const scan_rectangle<E>& to, bool streaming)
 {
-    constexpr index k = lanes<R, Arch> / Unit;
+    constexpr index n = lanes<R, Arch>, k = n / Unit;
     for (index c = 0; c < to.channels; c += k) {
         const index channels = std::min(k, to.channels - c);
         for (index s = 0; s < to.steps; s += k) {
@@ -154,6 +155,13 @@ template <class Arch, index Unit, bool Ascending, class R, class E>
             transpose_units<Unit, R, Arch>(r);
             E* const p = to.data + c * to.stride + (Ascending ? s : s + steps - 1) * to.step;
             if (steps == k && channels == k) {
+                if constexpr (std::is_same_v<R, E>) {
+                    const auto address = reinterpret_cast<std::uintptr_t>(p);
+                    if (streaming && to.stride % n == 0 && address % static_cast<std::uintptr_t>(n * index{sizeof(R)}) == 0) {
+                        for (index i = 0; i < k; ++i) store_streaming(r[i], p + i * to.stride);
+                        continue;
+                    }
+                }
                 for (index i = 0; i < k; ++i) store(r[i], p + i * to.stride);
             } else {
                 const lane_range<R, Arch, false> range{0, steps * Unit};
@@ -190,7 +198,7 @@ template <class Arch, index Unit, class R, class E>
 
 /// The way back.
 template <class Arch, index Unit, class R, class E>
-[[gnu::flatten]] void store_rows(const R* rows, index pitch, const scan_rectangle<E>& to)
+[[gnu::flatten]] void store_rows(const R* rows, index pitch, const scan_rectangle<E>& to, bool streaming = false)
 {
     if (to.stride == Unit) {
         for (index s = 0; s < to.steps; ++s) {
@@ -199,9 +207,9 @@ template <class Arch, index Unit, class R, class E>
             });
         }
     } else if (to.step == Unit) {
-        store_turned_rows<Arch, Unit, true>(rows, pitch, to);
+        store_turned_rows<Arch, Unit, true>(rows, pitch, to, streaming);
     } else if (to.step == -Unit) {
-        store_turned_rows<Arch, Unit, false>(rows, pitch, to);
+        store_turned_rows<Arch, Unit, false>(rows, pitch, to, streaming);
     } else {
         for (index s = 0; s < to.steps; ++s) {
             for (index c = 0; c < to.channels; ++c) {
@@ -272,11 +280,11 @@ public:
         return {buffer_, pitch_};
     }
 
-    void written(index first, index steps) const
+    void written(index first, index steps, bool streaming = false) const
         requires(!std::is_const_v<T>)
     {
         if (in_place()) return;
-        store_rows<Arch, unit, R, E>(buffer_, pitch_, {data_ + first * step_, step_, stride_, steps, channels_});
+        store_rows<Arch, unit, R, E>(buffer_, pitch_, {data_ + first * step_, step_, stride_, steps, channels_}, streaming);
     }
 
 private:

@@ -35,7 +35,7 @@ using scan_number = typename scan_number_type<T>::type;
 template <class T>
 using scan_real = scan_number<linear_scan_state_t<T>>;
 
-/// Both members of every pair of lanes: (Odd, Odd), or the pair exchanged.
+/// Of every pair of lanes: one member in both, or the two exchanged.
 enum class pair_lanes { first, second, exchanged };
 
 template <pair_lanes Which, class R, class Arch>
@@ -316,8 +316,8 @@ struct scan_partition {
     static constexpr index unit = scan_unit<T>;
     index batch, channels, chunks;  // rows of the batch that are tasks of their own; elements in a chunk
 
-    /// `turned`: tokens are neighbours in memory. A task then keeps to few channels, each a stream of its own; otherwise it
-    /// sweeps over rows of a page.
+    /// `turned`: tokens are neighbours in memory. A task then keeps to few channels, each a stream of its own (one register or
+    /// four of them: no difference); otherwise it sweeps over rows of a page.
     scan_partition(index batch, index state, bool turned, std::size_t concurrency) : batch(batch)
     {
         constexpr index line = 64 / static_cast<index>(sizeof(R)) / unit, page = 64 * line;

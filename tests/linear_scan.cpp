@@ -437,6 +437,7 @@ TEST_CASE("linear_scan: names the argument that does not fit")
     const auto at = [&](std::size_t offset) { return view<float, 3>(memory.data() + offset, 2, 21, 6); };
     named("h overlaps b", [&](auto& a) { a.b = at(0), a.h = at(1); });
     named("h overlaps b", [&](auto& a) { a.b = at(0), a.h = at(0).reversed(1); });
+    named("h overlaps b", [&](auto& a) { a.b = at(0), a.h = {memory.data(), {2, 21, 6}, {126, 1, 21}}; });
     auto exact = p.args();
     exact.b = exact.h = at(0);
     exact.initial_state = exact.final_state;

@@ -13,13 +13,13 @@ namespace ssmkit {
 namespace detail {
 
 /// An output of this size or more goes around the caches.
-inline constexpr index scan_streaming_bytes = index{4} << 20;
+inline constexpr index linear_scan_streaming_bytes = index{4} << 20;
 
 /// Rows of a run of tokens, numbers throughout; `a` has step 0 if it does not change with the token.
 template <class R>
-struct scan_run_rows {
-    scan_rows<const R> a, b;
-    scan_rows<R> h;
+struct linear_scan_run_rows {
+    linear_scan_rows<const R> a, b;
+    linear_scan_rows<R> h;
 
     void advance(index tokens)
     {
@@ -30,21 +30,21 @@ struct scan_run_rows {
 };
 
 /// What a block of tokens does to a register of channels.
-enum class scan_step { constant, varying, reset };
+enum class linear_scan_step { constant, varying, reset };
 
-template <class Arch, index Unit, scan_step Step, index Tokens, class R, class Range>
-[[gnu::always_inline]] inline void scan_channels(const scan_run_rows<R>& rows, R* state, bool streaming, Range range)
+template <class Arch, index Unit, linear_scan_step Step, index Tokens, class R, class Range>
+[[gnu::always_inline]] inline void linear_scan_channels(const linear_scan_run_rows<R>& rows, R* state, bool streaming, Range range)
 {
-    using factor = scan_factor<R, Arch, Unit, false>;
+    using factor = linear_scan_factor<R, Arch, Unit, false>;
     constexpr index ahead = 8;  // tokens
     auto h = range.load(static_cast<const R*>(state));
-    const factor constant(Step == scan_step::constant ? range.load(rows.a.data) : h);
+    const factor constant(Step == linear_scan_step::constant ? range.load(rows.a.data) : h);
     unrolled<Tokens>([&](auto i) {
         prefetch(rows.b.data + range.first + (ahead + i) * rows.b.step);
         const auto b = range.load(rows.b.data + i * rows.b.step);
-        if constexpr (Step == scan_step::constant) {
+        if constexpr (Step == linear_scan_step::constant) {
             h = constant.times(h, b);
-        } else if constexpr (Step == scan_step::varying) {
+        } else if constexpr (Step == linear_scan_step::varying) {
             prefetch(rows.a.data + range.first + (ahead + i) * rows.a.step);
             h = factor(range.load(rows.a.data + i * rows.a.step)).times(h, b);
         } else {
@@ -61,32 +61,32 @@ template <class Arch, index Unit, scan_step Step, index Tokens, class R, class R
 
 /// All channels of a few tokens; `lead` numbers come before the first aligned address of h. The lanes run along the channels,
 /// which are independent.
-template <class Arch, index Unit, scan_step Step, index Tokens, class R>
-[[gnu::noinline, gnu::flatten]] void scan_block(const scan_run_rows<R>& where, R* state, index lead, index count, bool streaming)
+template <class Arch, index Unit, linear_scan_step Step, index Tokens, class R>
+[[gnu::noinline, gnu::flatten]] void linear_scan_block(const linear_scan_run_rows<R>& where, R* state, index lead, index count, bool streaming)
 {
     constexpr index n = lanes<R, Arch>;
-    const scan_run_rows<R> rows = where;
+    const linear_scan_run_rows<R> rows = where;
     const index full = lead + (count - lead) / n * n;
     for (index c = lead; c < full; c += n) {
-        scan_channels<Arch, Unit, Step, Tokens>(rows, state, streaming, lane_range<R, Arch, true>{c});
+        linear_scan_channels<Arch, Unit, Step, Tokens>(rows, state, streaming, lane_range<R, Arch, true>{c});
     }
     for (const auto edge : {lane_range<R, Arch, false>{0, lead}, lane_range<R, Arch, false>{full, count - full}}) {
-        if (edge.count > 0) scan_channels<Arch, Unit, Step, Tokens>(rows, state, false, edge);
+        if (edge.count > 0) linear_scan_channels<Arch, Unit, Step, Tokens>(rows, state, false, edge);
     }
 }
 
 /// A run of tokens, a few at a time: the state is loaded and stored once for them. One at a time costs 1.4 times as much in the
 /// caches; beyond them, ordinary stores to one row after the other cost 0.7 (real) to 0.85 (complex) times as much as to four.
-template <class Arch, index Unit, scan_step Step, class R>
-void scan_run(scan_run_rows<R> rows, index tokens, R* state, index lead, index count, bool streaming, bool large)
+template <class Arch, index Unit, linear_scan_step Step, class R>
+void linear_scan_run(linear_scan_run_rows<R> rows, index tokens, R* state, index lead, index count, bool streaming, bool large)
 {
     const auto advance = [&](auto step) {
         for (; tokens >= step; tokens -= step) {
-            scan_block<Arch, Unit, Step, step()>(rows, state, lead, count, streaming);
+            linear_scan_block<Arch, Unit, Step, step()>(rows, state, lead, count, streaming);
             rows.advance(step);
         }
     };
-    if constexpr (Step != scan_step::reset) {
+    if constexpr (Step != linear_scan_step::reset) {
         if (streaming || !large) advance(std::integral_constant<index, 4>{});
     }
     advance(std::integral_constant<index, 1>{});
@@ -94,18 +94,18 @@ void scan_run(scan_run_rows<R> rows, index tokens, R* state, index lead, index c
 
 /// Channels [c0, c0 + count) of batch row b.
 template <class Arch, class T>
-void scan_task(const linear_scan_args<T>& args, index b, index c0, index count)
+void linear_scan_task(const linear_scan_args<T>& args, index b, index c0, index count)
 {
-    using R = scan_real<T>;
+    using R = linear_scan_real<T>;
     using state_type = linear_scan_state_t<T>;
-    constexpr index unit = scan_unit<T>, n = lanes<R, Arch>;
+    constexpr index unit = linear_scan_unit<T>, n = lanes<R, Arch>;
     const auto visited = [&](const auto& v) { return (args.reverse ? v.reversed(1) : v)[b]; };
-    alignas(64) R a_buffer[static_cast<std::size_t>(scan_buffer<R>)];
-    alignas(64) R buffer[static_cast<std::size_t>(scan_buffer<R>)];
-    alignas(64) R state[static_cast<std::size_t>(scan_buffer<R> / 2)];
-    const scan_operand<Arch, const state_type> a(visited(args.a), c0, count, a_buffer);
-    const scan_operand<Arch, const T> input(visited(args.b), c0, count, buffer);
-    const scan_operand<Arch, T> h(visited(args.h), c0, count, buffer);
+    alignas(64) R a_buffer[static_cast<std::size_t>(linear_scan_buffer<R>)];
+    alignas(64) R buffer[static_cast<std::size_t>(linear_scan_buffer<R>)];
+    alignas(64) R state[static_cast<std::size_t>(linear_scan_buffer<R> / 2)];
+    const linear_scan_operand<Arch, const state_type> a(visited(args.a), c0, count, a_buffer);
+    const linear_scan_operand<Arch, const T> input(visited(args.b), c0, count, buffer);
+    const linear_scan_operand<Arch, T> h(visited(args.h), c0, count, buffer);
     const auto reset = args.reset.data() ? visited(args.reset) : view<const std::uint8_t, 1>{};
     const index length = args.b.extent(1), numbers = count * unit;
     const index pitch = (numbers + n - 1) / n * n;
@@ -113,37 +113,37 @@ void scan_task(const linear_scan_args<T>& args, index b, index c0, index count)
     std::fill_n(state, pitch, R(0));
     const auto states = [&](const auto& v) {
         using E = std::conditional_t<std::is_const_v<typename std::remove_cvref_t<decltype(v)>::element_type>, const R, R>;
-        return scan_rectangle<E>{reinterpret_cast<E*>(v.pointer(b, c0)), 0, count > 1 ? v.stride(1) * unit : unit, 1, count};
+        return linear_scan_rectangle<E>{reinterpret_cast<E*>(v.pointer(b, c0)), 0, count > 1 ? v.stride(1) * unit : unit, 1, count};
     };
     if (args.initial_state.data()) load_rows<Arch, unit, R, R>(states(args.initial_state), state, pitch);
 
     const bool whole = input.in_place() && h.in_place() && (a.in_place() || a.constant());
     // Around the caches only with aligned rows, and not where b was just read from the same lines. Rows that begin anywhere are
     // stored as usual: up to the boundary of each row's own, streaming took twice the time.
-    const bool large = args.h.size() * static_cast<index>(sizeof(T)) >= scan_streaming_bytes;
+    const bool large = args.h.size() * static_cast<index>(sizeof(T)) >= linear_scan_streaming_bytes;
     const bool around = large && static_cast<const void*>(args.h.data()) != static_cast<const void*>(args.b.data());
     index lead = 0;
     bool streaming = false;
     if (h.in_place()) {
-        const scan_rows<R> out = h.write(0);
+        const linear_scan_rows<R> out = h.write(0);
         const auto address = reinterpret_cast<std::uintptr_t>(out.data);
         const auto before = static_cast<index>(address / sizeof(R) % static_cast<std::uintptr_t>(n));
         streaming = around && address % (sizeof(R) * unit) == 0 && out.step % n == 0;
         if (streaming) lead = std::min(numbers, (n - before) % n);
     }
 
-    const index block = whole ? length : scan_buffer<R> / pitch;
-    scan_rows<const R> factors;
+    const index block = whole ? length : linear_scan_buffer<R> / pitch;
+    linear_scan_rows<const R> factors;
     for (index t = 0; t < length; t += block) {
         const index steps = std::min(block, length - t);
         if (t == 0 || !a.constant()) factors = a.read(t, steps);
-        const scan_run_rows<R> rows{factors, input.read(t, steps), h.write(t)};
+        const linear_scan_run_rows<R> rows{factors, input.read(t, steps), h.write(t)};
         for_each_scan_run(reset, t, t + steps, [&](index first, index last, bool begins) {
-            scan_run_rows<R> run = rows;
+            linear_scan_run_rows<R> run = rows;
             run.advance(first - t);
-            const auto way = begins          ? scan_run<Arch, unit, scan_step::reset, R>
-                             : a.constant() ? scan_run<Arch, unit, scan_step::constant, R>
-                                             : scan_run<Arch, unit, scan_step::varying, R>;
+            const auto way = begins          ? linear_scan_run<Arch, unit, linear_scan_step::reset, R>
+                             : a.constant() ? linear_scan_run<Arch, unit, linear_scan_step::constant, R>
+                                             : linear_scan_run<Arch, unit, linear_scan_step::varying, R>;
             way(run, last - first, state, lead, numbers, streaming, large && h.in_place());
         });
         h.written(t, steps, around);
@@ -164,11 +164,11 @@ void linear_scan(const linear_scan_args<T>& a, Exec&& exec = {})
     using namespace detail;
     check(a);
     const bool turned = tokens_are_neighbours(a.b) || tokens_are_neighbours(a.h) || tokens_are_neighbours(a.a);
-    const scan_partition<Arch, T> p(a.b.extent(0), a.b.extent(2), turned, concurrency(exec));
+    const linear_scan_partition<Arch, T> p(a.b.extent(0), a.b.extent(2), turned, concurrency(exec));
     run_tasks(exec, p.tasks(), [&](std::size_t task, std::size_t) {
         const flush_denormals guard;
         const index b = static_cast<index>(task) / p.chunks, c0 = static_cast<index>(task) % p.chunks * p.channels;
-        scan_task<Arch>(a, b, c0, std::min(p.channels, a.b.extent(2) - c0));
+        linear_scan_task<Arch>(a, b, c0, std::min(p.channels, a.b.extent(2) - c0));
     });
 }
 

@@ -16,24 +16,24 @@ namespace ssmkit::detail {
 
 /// Real numbers in an element: 2 for complex ones, real part first.
 template <class T>
-inline constexpr index scan_unit = is_complex<T> ? 2 : 1;
+inline constexpr index linear_scan_unit = is_complex<T> ? 2 : 1;
 
 template <class T>
-struct scan_number_type {
+struct linear_scan_number_type {
     using type = T;
 };
 template <class R>
-struct scan_number_type<std::complex<R>> {
+struct linear_scan_number_type<std::complex<R>> {
     using type = R;
 };
 
 /// What an element consists of, as stored.
 template <class T>
-using scan_number = typename scan_number_type<T>::type;
+using linear_scan_number = typename linear_scan_number_type<T>::type;
 
 /// What is computed with.
 template <class T>
-using scan_real = scan_number<linear_scan_state_t<T>>;
+using linear_scan_real = linear_scan_number<linear_scan_state_t<T>>;
 
 /// Of every pair of lanes: one member in both, or the two exchanged.
 enum class pair_lanes { first, second, exchanged };
@@ -66,11 +66,11 @@ template <class R, class Arch>
 
 /// A register of factors, made ready for products with other registers. Unit 2: (re, im) pairs; Conjugate: of their conjugates.
 template <class R, class Arch, index Unit, bool Conjugate>
-struct scan_factor {
+struct linear_scan_factor {
     using v = vec<R, Arch>;
     v real, imaginary;  // Unit 2: each part in both lanes of a pair, the imaginary one with the sign that i² or its like has
 
-    [[gnu::always_inline]] explicit scan_factor(const v& a) : real(a), imaginary(a)
+    [[gnu::always_inline]] explicit linear_scan_factor(const v& a) : real(a), imaginary(a)
     {
         if constexpr (Unit == 2) {
             real = pick<pair_lanes::first>(a);
@@ -94,7 +94,7 @@ struct scan_factor {
 
 /// Elements of a (time, channel) array, strides and pointer counted in numbers; channels in elements.
 template <class E>
-struct scan_rectangle {
+struct linear_scan_rectangle {
     E* data;
     index step, stride;  // from a token, from a channel to the next
     index steps, channels;
@@ -114,7 +114,7 @@ template <index Unit, class R, class Arch>
 /// Rows from an array whose tokens are neighbours in memory, ascending or descending: square by square. Writes rows of whole
 /// registers, zeros behind the last channel.
 template <class Arch, index Unit, bool Ascending, class R, class E>
-[[gnu::flatten]] void load_turned_rows(const scan_rectangle<const E>& from, R* rows, index pitch)
+[[gnu::flatten]] void load_turned_rows(const linear_scan_rectangle<const E>& from, R* rows, index pitch)
 {
     constexpr index k = lanes<R, Arch> / Unit;
     for (index c = 0; c < from.channels; c += k) {
@@ -141,7 +141,7 @@ template <class Arch, index Unit, bool Ascending, class R, class E>
 
 /// The way back; whole registers around the caches if so asked and aligned.
 template <class Arch, index Unit, bool Ascending, class R, class E>
-[[gnu::flatten]] void store_turned_rows(const R* rows, index pitch, const scan_rectangle<E>& to, bool streaming)
+[[gnu::flatten]] void store_turned_rows(const R* rows, index pitch, const linear_scan_rectangle<E>& to, bool streaming)
 {
     constexpr index n = lanes<R, Arch>, k = n / Unit;
     for (index c = 0; c < to.channels; c += k) {
@@ -173,7 +173,7 @@ template <class Arch, index Unit, bool Ascending, class R, class E>
 
 /// Rows of numbers to compute with from any array; `pitch` numbers apart, whole registers.
 template <class Arch, index Unit, class R, class E>
-[[gnu::flatten]] void load_rows(const scan_rectangle<const E>& from, R* rows, index pitch)
+[[gnu::flatten]] void load_rows(const linear_scan_rectangle<const E>& from, R* rows, index pitch)
 {
     if (from.stride == Unit) {
         for (index s = 0; s < from.steps; ++s) {
@@ -198,7 +198,7 @@ template <class Arch, index Unit, class R, class E>
 
 /// The way back.
 template <class Arch, index Unit, class R, class E>
-[[gnu::flatten]] void store_rows(const R* rows, index pitch, const scan_rectangle<E>& to, bool streaming = false)
+[[gnu::flatten]] void store_rows(const R* rows, index pitch, const linear_scan_rectangle<E>& to, bool streaming = false)
 {
     if (to.stride == Unit) {
         for (index s = 0; s < to.steps; ++s) {
@@ -223,11 +223,11 @@ template <class Arch, index Unit, class R, class E>
 
 /// Numbers that a buffer of rows holds: with three or five of them, a task stays in L1 or little beyond.
 template <class R>
-inline constexpr index scan_buffer = 8192 / static_cast<index>(sizeof(R));
+inline constexpr index linear_scan_buffer = 8192 / static_cast<index>(sizeof(R));
 
 /// Rows in memory, `step` numbers apart.
 template <class R>
-struct scan_rows {
+struct linear_scan_rows {
     R* data = nullptr;
     index step = 0;
 };
@@ -235,21 +235,21 @@ struct scan_rows {
 /// An argument of a scan as one task sees it, (length, channels), tokens as visited: in place where its numbers are those that
 /// are computed with and channels are neighbours, otherwise by way of a buffer. T is const for an input.
 template <class Arch, class T>
-class scan_operand {
+class linear_scan_operand {
     using element = std::remove_const_t<T>;
-    using E = std::conditional_t<std::is_const_v<T>, const scan_number<element>, scan_number<element>>;
-    using R = scan_real<element>;
+    using E = std::conditional_t<std::is_const_v<T>, const linear_scan_number<element>, linear_scan_number<element>>;
+    using R = linear_scan_real<element>;
     using row_number = std::conditional_t<std::is_const_v<T>, const R, R>;
-    static constexpr index unit = scan_unit<element>;
-    static constexpr bool as_computed = std::is_same_v<scan_number<element>, R>;
+    static constexpr index unit = linear_scan_unit<element>;
+    static constexpr bool as_computed = std::is_same_v<linear_scan_number<element>, R>;
 
 public:
     /// An argument that is not given.
-    scan_operand() = default;
+    linear_scan_operand() = default;
 
-    /// The channels [c0, c0 + count) of v. With a buffer for scan_buffer<R> numbers, which may be one for several arguments
+    /// The channels [c0, c0 + count) of v. With a buffer for linear_scan_buffer<R> numbers, which may be one for several arguments
     /// where each is used up before the next is read.
-    scan_operand(const view<T, 2>& v, index c0, index count, R* buffer)
+    linear_scan_operand(const view<T, 2>& v, index c0, index count, R* buffer)
         : data_(reinterpret_cast<E*>(v.pointer(0, c0))), step_(v.stride(0) * unit), stride_(count > 1 ? v.stride(1) * unit : unit),
           channels_(count), buffer_(buffer), pitch_((count * unit + lanes<R, Arch> - 1) / lanes<R, Arch> * lanes<R, Arch>)
     {
@@ -260,18 +260,18 @@ public:
     bool constant() const { return step_ == 0; }
 
     /// Rows of tokens [first, first + steps) to read.
-    scan_rows<const R> read(index first, index steps) const
+    linear_scan_rows<const R> read(index first, index steps) const
     {
         if constexpr (as_computed) {
             if (in_place()) return {data_ + first * step_, step_};
         }
-        load_rows<Arch, unit, R, scan_number<element>>({data_ + first * step_, step_, stride_, constant() ? 1 : steps, channels_},
+        load_rows<Arch, unit, R, linear_scan_number<element>>({data_ + first * step_, step_, stride_, constant() ? 1 : steps, channels_},
                                                        buffer_, pitch_);
         return {buffer_, constant() ? 0 : pitch_};
     }
 
     /// Where rows of tokens from `first` on are to be written; then call written().
-    scan_rows<R> write(index first) const
+    linear_scan_rows<R> write(index first) const
         requires(!std::is_const_v<T>)
     {
         if constexpr (as_computed) {
@@ -311,14 +311,14 @@ void for_each_scan_run(const view<const std::uint8_t, 1>& reset, index first, in
 /// How a call is cut into tasks: a batch row (or all of them), a chunk of channels. Channels do not see each other: the result
 /// does not depend on it.
 template <class Arch, class T>
-struct scan_partition {
-    using R = scan_real<T>;
-    static constexpr index unit = scan_unit<T>;
+struct linear_scan_partition {
+    using R = linear_scan_real<T>;
+    static constexpr index unit = linear_scan_unit<T>;
     index batch, channels, chunks;  // rows of the batch that are tasks of their own; elements in a chunk
 
     /// `turned`: tokens are neighbours in memory. A task then keeps to few channels, each a stream of its own (one register or
     /// four of them: no difference); otherwise it sweeps over rows of a page.
-    scan_partition(index batch, index state, bool turned, std::size_t concurrency) : batch(batch)
+    linear_scan_partition(index batch, index state, bool turned, std::size_t concurrency) : batch(batch)
     {
         constexpr index line = 64 / static_cast<index>(sizeof(R)) / unit, page = 64 * line;
         channels = turned ? 2 * lanes<R, Arch> / unit : page;

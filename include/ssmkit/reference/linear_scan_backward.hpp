@@ -9,7 +9,7 @@ namespace ssmkit::reference {
 namespace detail {
 
 template <class T>
-T conjugate(const T& x)
+T linear_scan_conjugate(const T& x)
 {
     if constexpr (ssmkit::detail::is_complex<T>) {
         return std::conj(x);
@@ -43,10 +43,10 @@ void linear_scan_backward(const linear_scan_backward_args<T>& a)
                 if (a.da.data() && !reset) {
                     const state_type initial = f.initial_state.data() ? f.initial_state(b, n) : state_type(0);
                     const state_type h = step > 0 ? static_cast<state_type>(f.h(b, before, n)) : initial;
-                    a.da(b, t, n) += s * detail::conjugate(h);
+                    a.da(b, t, n) += s * detail::linear_scan_conjugate(h);
                 }
                 if (a.db.data()) a.db(b, t, n) = static_cast<T>(s);
-                later = reset ? state_type(0) : detail::conjugate(f.a(b, t, n)) * s;
+                later = reset ? state_type(0) : detail::linear_scan_conjugate(f.a(b, t, n)) * s;
             }
             if (a.dinitial_state.data()) a.dinitial_state(b, n) = later;
         }

@@ -13,6 +13,8 @@
 #include <ssmkit/linear_attention.hpp>
 #include <ssmkit/linear_attention_backward.hpp>
 #include <ssmkit/linear_attention_update.hpp>
+#include <ssmkit/linear_scan.hpp>
+#include <ssmkit/linear_scan_backward.hpp>
 #include <ssmkit/noncausal_ssd.hpp>
 #include <ssmkit/segments.hpp>
 #include <ssmkit/selective_scan.hpp>

@@ -14,6 +14,7 @@
 #include <ssmkit/linear_attention.hpp>
 #include <ssmkit/linear_attention_backward.hpp>
 #include <ssmkit/linear_attention_update.hpp>
+#include <ssmkit/parameters.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>

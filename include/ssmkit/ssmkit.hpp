@@ -8,6 +8,7 @@
 #include <ssmkit/causal_conv1d_backward.hpp>
 #include <ssmkit/causal_conv1d_update.hpp>
 #include <ssmkit/causal_conv1d_varlen_states.hpp>
+#include <ssmkit/discretize.hpp>
 #include <ssmkit/gated_norm.hpp>
 #include <ssmkit/gated_norm_backward.hpp>
 #include <ssmkit/linear_attention.hpp>
@@ -16,6 +17,7 @@
 #include <ssmkit/linear_scan.hpp>
 #include <ssmkit/linear_scan_backward.hpp>
 #include <ssmkit/noncausal_ssd.hpp>
+#include <ssmkit/parameters.hpp>
 #include <ssmkit/segments.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>

@@ -77,6 +77,13 @@ TEST_CASE("discretize: (e^z - 1) / z and its derivative within a few roundings o
         const long double wide_x = x;
         CHECK(distance(exprel(x), std::expm1(wide_x) / wide_x) < 8 * rounding<double>);
     }
+    for (const double size : {1e-3, 1e-9, 1e-15}) {
+        for (const complex direction : {complex(1, 0), complex(-1, 0), complex(0, 1), complex(-0.6, 0.8), complex(0.6, -0.8)}) {
+            const complex z = size * direction;
+            CAPTURE(z);
+            CHECK(std::abs(expm1(z) - z * (1.0 + z / 2.0 * (1.0 + z / 3.0 * (1.0 + z / 4.0)))) < 4e-15 * size);
+        }
+    }
     CHECK(exprel(0.0) == 1);
     CHECK(exprel(complex(0)) == complex(1));
     CHECK(exprel_derivative(0.0) == 0.5);

@@ -149,8 +149,8 @@ void check_ssd_inputs(const char* op, const ssd_args<T>& a)
     require(a.delta_min <= a.delta_max, op, "delta_min", "is not at most delta_max");
     require(a.chunk >= 1, op, "chunk", "is below 1");
     require_shape_if_given(op, "seq_idx", a.seq_idx, {batch, length});
-    require(a.cu_seqlens.data() == nullptr || a.seq_idx.data() == nullptr, op, "cu_seqlens", "is given together with seq_idx");
     check_packed_sequences(op, a.cu_seqlens, batch.extent, length.extent);
+    require(a.cu_seqlens.data() == nullptr || a.seq_idx.data() == nullptr, op, "cu_seqlens", "is given together with seq_idx");
     const axis sequences{"sequences", ssd_sequence_count(a)};
     require_shape_if_given(op, "initial_state", a.initial_state, {sequences, nheads, headdim, state});
 }

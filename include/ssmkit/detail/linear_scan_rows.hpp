@@ -318,7 +318,7 @@ struct linear_scan_partition {
 
     /// `turned`: tokens are neighbours in memory. A task then keeps to few channels, each a stream of its own (one register or
     /// four of them: no difference); otherwise it sweeps over rows of a page.
-    linear_scan_partition(index batch, index state, bool turned, std::size_t concurrency) : batch(batch)
+    linear_scan_partition(index rows, index state, bool turned, std::size_t concurrency) : batch(rows)
     {
         constexpr index line = 64 / static_cast<index>(sizeof(R)) / unit, page = 64 * line;
         channels = turned ? 2 * lanes<R, Arch> / unit : page;

@@ -9,6 +9,7 @@
 #include <ssmkit/args/linear_attention_backward.hpp>
 #include <ssmkit/detail/math.hpp>
 #include <ssmkit/detail/shuffle.hpp>
+#include <ssmkit/detail/ssd_pieces.hpp>
 #include <ssmkit/detail/tile.hpp>
 #include <ssmkit/detail/tile_product.hpp>
 #include <ssmkit/workspace.hpp>
@@ -85,16 +86,11 @@ linear_attention_backward_plan<Arch, T>::linear_attention_backward_plan(const li
     sequences = linear_attention_sequence_count(f);
     groups = f.k.extent(2);
     heads_per_group = groups ? f.v.extent(2) / groups : 0;
-    // Four tasks at least, where there are as many heads.
-    const index wanted = sequences * groups > 0 ? (3 + sequences * groups) / (sequences * groups) : 1;
-    heads = std::max(index{1}, (heads_per_group + wanted - 1) / wanted);
-    parts = (heads_per_group + heads - 1) / heads;
+    const ssd_parts cut(sequences, groups, heads_per_group);
+    heads = cut.heads;
+    parts = cut.count;
     row = (f.k.extent(3) + n - 1) / n * n;
-    longest = f.v.extent(1);
-    if (f.cu_seqlens.data()) {
-        longest = 0;
-        for (index i = 0; i < sequences; ++i) longest = std::max(longest, f.cu_seqlens[i + 1] - f.cu_seqlens[i]);
-    }
+    longest = longest_sequence(f.cu_seqlens, f.v.extent(1));
     arena all = memory.empty() ? arena() : arena(memory);
     const index rows = f.v.extent(0) * f.v.extent(1) * groups * parts;
     const auto take_for = [&](const view<R, 4>& gradient) {

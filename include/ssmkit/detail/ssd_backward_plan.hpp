@@ -101,17 +101,12 @@ ssd_backward_plan<Arch, T>::ssd_backward_plan(const ssd_backward_args<T>& a, wor
     sequences = ssd_sequence_count(f);
     groups = f.B.extent(2);
     heads_per_group = groups ? f.u.extent(2) / groups : 0;
-    // Four tasks at least, where there are as many heads.
-    const index wanted = sequences * groups > 0 ? (3 + sequences * groups) / (sequences * groups) : 1;
-    heads = std::max(index{1}, (heads_per_group + wanted - 1) / wanted);
-    parts = (heads_per_group + heads - 1) / heads;
+    const ssd_parts cut(sequences, groups, heads_per_group);
+    heads = cut.heads;
+    parts = cut.count;
     row = whole(f.B.extent(3));
     headdim = whole(f.u.extent(3));
-    longest = f.u.extent(1);
-    if (f.cu_seqlens.data()) {
-        longest = 0;
-        for (index i = 0; i < sequences; ++i) longest = std::max(longest, f.cu_seqlens[i + 1] - f.cu_seqlens[i]);
-    }
+    longest = longest_sequence(f.cu_seqlens, f.u.extent(1));
     arena all = memory.empty() ? arena() : arena(memory);
     const auto take = [&](index count) { return all.take<R>(static_cast<std::size_t>(count)); };
     const index rows = f.u.extent(0) * f.u.extent(1) * groups * parts;

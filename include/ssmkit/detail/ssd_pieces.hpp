@@ -10,6 +10,28 @@
 
 namespace ssmkit::detail {
 
+/// Parts that a backward pass cuts the heads of a group into, whatever the number of threads: four tasks at least, where there
+/// are as many heads, so that sums over the parts have one order.
+struct ssd_parts {
+    index heads, count;  // of a part, of a group
+
+    ssd_parts(index sequences, index groups, index heads_per_group)
+    {
+        const index tasks = sequences * groups, wanted = tasks > 0 ? (3 + tasks) / tasks : 1;
+        heads = std::max(index{1}, (heads_per_group + wanted - 1) / wanted);
+        count = (heads_per_group + heads - 1) / heads;
+    }
+};
+
+/// Tokens of the longest sequence: of a row, or of those that cu_seqlens cuts it into.
+inline index longest_sequence(const view<const index, 1>& cu_seqlens, index length)
+{
+    if (cu_seqlens.data() == nullptr) return length;
+    index longest = 0;
+    for (index i = 0; i + 1 < cu_seqlens.extent(0); ++i) longest = std::max(longest, cu_seqlens[i + 1] - cu_seqlens[i]);
+    return longest;
+}
+
 /// Tokens that are taken together.
 struct ssd_piece {
     index visit;    // the number of its first token in the order of visiting

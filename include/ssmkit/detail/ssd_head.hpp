@@ -117,7 +117,7 @@ template <class Arch, class R, index Rows, index Columns>
     v sums[Rows * Columns];
     unrolled<Rows * Columns>([&](auto k) __attribute__((always_inline)) { sums[k] = v(R(0)); });
     const broadcast_rows<R> C{p.C.data + i * p.C.row, p.C.row, p.C.step};
-    add_product<Arch, Rows, Columns>(sums, C, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile, n}, p.live ? p.state : 0);
+    add_product<Arch, Rows, Columns>(sums, C, tiled_rows<R>{p.h + first * p.state_tile, p.state_tile, n}, p.state);
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
         unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
             store(sums[r * Columns + c], p.y + (first + c) * p.token_tile + (i + r) * n);

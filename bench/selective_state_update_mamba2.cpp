@@ -7,12 +7,12 @@
 #include <ssmkit/selective_state_update.hpp>
 
 #include "harness.hpp"
+#include "update_in_place.hpp"
 
 namespace plain {  // plain/selective_state_update_mamba2.cpp
 
 void selective_state_update_mamba2(std::size_t batch, std::size_t nheads, std::size_t headdim, std::size_t state, const float* u,
                                    const float* delta, const float* A, const float* B, const float* C, float* h, float* y);
-void update_in_place(std::size_t n, float a, float b, float* x);
 
 }  // namespace plain
 
@@ -86,19 +86,6 @@ std::function<void()> library_call(const std::shared_ptr<decode_problem>& p, std
     };
 }
 
-/// The share of an in-place update's speed: 1 where nothing but memory counts.
-rival in_place_update(std::size_t n, std::size_t threads)
-{
-    const auto x = std::make_shared<array<float>>(fill<float>(n, -1, 1, 7));
-    return {"share_of_update_in_place", [=] {
-                if (threads == 1) return plain::update_in_place(n, 0.999f, 0.001f, x->data());
-                pool(threads)(threads, [&](std::size_t task) {
-                    const std::size_t first = n / threads * task, last = task + 1 == threads ? n : first + n / threads;
-                    plain::update_in_place(last - first, 0.999f, 0.001f, x->data() + first);
-                });
-            }};
-}
-
 std::function<void()> plain_call(const std::shared_ptr<decode_problem>& p)
 {
     const auto size = [](index extent) { return static_cast<std::size_t>(extent); };
@@ -126,7 +113,7 @@ task checked(const decode_shape& shape, std::function<void()> (*make)(const std:
 task ssmkit_task(const decode_shape& shape, std::size_t threads)
 {
     task t = checked(shape, library_call, threads);
-    t.rivals.push_back(in_place_update(static_cast<std::size_t>(t.needs.updates), threads));
+    t.rivals.push_back(share_of_update_in_place(static_cast<std::size_t>(t.needs.updates), threads));
     if (threads == 1) t.rivals.push_back({"times_plain", plain_call(std::make_shared<decode_problem>(shape))});
     return t;
 }

@@ -2,6 +2,7 @@
 
 // Data of ssd's benchmarks, forward and backward.
 
+#include <memory>
 #include <string>
 #include <tuple>
 
@@ -112,5 +113,20 @@ struct ssd_problem {
         return w;
     }
 };
+
+/// ssd at as many updates.
+struct ssd_call {
+    std::shared_ptr<ssd_problem<float>> problem;
+    std::shared_ptr<array<float>> y = std::make_shared<array<float>>(problem->u.size());
+    ssmkit::ssd_args<float> a = problem->args(*y);
+    std::shared_ptr<array<std::byte>> memory = std::make_shared<array<std::byte>>(ssmkit::ssd_workspace_size(a));
+
+    void operator()() const { ssmkit::ssd(a, ssmkit::workspace(*memory)); }
+};
+
+inline rival times_ssd(const ssd_shape& s)
+{
+    return {"times_ssd", ssd_call{std::make_shared<ssd_problem<float>>(s)}, true};
+}
 
 }  // namespace bench

@@ -10,24 +10,11 @@
 namespace ssmkit {
 namespace detail {
 
-/// A row of complex numbers, times `factor`, real and imaginary parts apart and zeros behind the last.
-template <class E>
-void load_planar(const view<const std::complex<E>, 1>& from, double factor, planar<double> to, index pitch)
-{
-    const index count = from.extent(0);
-    for (index n = 0; n < count; ++n) {
-        const std::complex<E>& x = from[n];
-        to.re[n] = factor * static_cast<double>(x.real());
-        to.im[n] = factor * static_cast<double>(x.imag());
-    }
-    for (index n = count; n < pitch; ++n) to.re[n] = to.im[n] = 0;
-}
-
 /// log λ of a channel, and λ. Zero where λ is: the logarithm is bounded at e^-1000, which any power leaves at zero.
 template <class Arch>
 void load_poles(const view<const std::complex<double>, 1>& log_pole, const pole_row& to, index pitch)
 {
-    load_planar(log_pole, 1.0, to.log, pitch);
+    load_planar(log_pole, to.log, pitch);
     for (index n = 0; n < log_pole.extent(0); ++n) to.log.re[n] = to.log.re[n] < -1000 ? -1000 : to.log.re[n];
     exponentiate_poles<Arch>(to, pitch);
 }
@@ -78,7 +65,7 @@ void vandermonde(const vandermonde_args<T>& a, workspace memory = {}, Exec&& exe
         load_poles<Arch>(a.log_pole[h], m.poles, m.pitch);
         m.sums.prepare(m.poles);
         for (index c = 0; c < a.K.extent(0); ++c) {
-            load_planar(a.w[c][h], a.conjugate_pairs ? 2.0 : 1.0, m.w, m.pitch);
+            load_planar(a.w[c][h], m.w, m.pitch, a.conjugate_pairs ? 2 : 1);
             m.sums.write(m.w, a.K[c][h]);
         }
     });

@@ -21,14 +21,6 @@ struct vandermonde_moments_scratch {
     }
 };
 
-template <class T>
-void store_planar(planar<const double> from, double factor, const view<std::complex<T>, 1>& to)
-{
-    for (index n = 0; n < to.extent(0); ++n) {
-        to[n] = {static_cast<T>(factor * from.re[n]), static_cast<T>(factor * from.im[n])};
-    }
-}
-
 }  // namespace detail
 
 /// Bytes of scratch memory with which vandermonde_transpose(a) runs on any resource of at most this concurrency: for each task
@@ -60,8 +52,8 @@ void vandermonde_transpose(const vandermonde_transpose_args<T>& a, workspace mem
         m.moments.prepare(m.poles);
         for (index c = 0; c < a.u.extent(0); ++c) {
             m.moments.of(a.u[c][h]);
-            if (a.sum.data()) store_planar(m.moments.sum(), 1.0, a.sum[c][h]);
-            if (a.weighted.data()) store_planar(m.moments.weighted(), 1.0, a.weighted[c][h]);
+            if (a.sum.data()) store_planar(m.moments.sum(), a.sum[c][h]);
+            if (a.weighted.data()) store_planar(m.moments.weighted(), a.weighted[c][h]);
         }
     });
 }

@@ -20,6 +20,12 @@ template <class R, class Arch>
 }
 
 template <class R, class Arch>
+[[gnu::always_inline]] inline complex_vec<R, Arch> operator-(const complex_vec<R, Arch>& a, const complex_vec<R, Arch>& b)
+{
+    return {a.re - b.re, a.im - b.im};
+}
+
+template <class R, class Arch>
 [[gnu::always_inline]] inline complex_vec<R, Arch> operator*(const complex_vec<R, Arch>& a, const complex_vec<R, Arch>& b)
 {
     return {a.re * b.re - a.im * b.im, multiply_add(a.re, b.im, a.im * b.re)};
@@ -36,6 +42,12 @@ template <class R, class Arch>
 [[gnu::always_inline]] inline complex_vec<R, Arch> scaled(const vec<R, Arch>& factor, const complex_vec<R, Arch>& a)
 {
     return {factor * a.re, factor * a.im};
+}
+
+template <class R, class Arch>
+[[gnu::always_inline]] inline complex_vec<R, Arch> conj(const complex_vec<R, Arch>& a)
+{
+    return {a.re, -a.im};
 }
 
 /// |a|²
@@ -103,18 +115,18 @@ template <class Arch>
     return {size * multiply_add(-twice, sine, v(1.0)), size * (twice * cosine)};
 }
 
-/// e^z and e^z - 1, the latter accurate to a few roundings of itself.
+/// e^{kz} and e^{kz} - 1, the latter accurate to a few roundings of itself.
 template <class Arch>
 struct exp_and_less_1 {
     complex_vec<double, Arch> value, less_1;
 };
 
 template <class Arch>
-[[gnu::always_inline]] inline exp_and_less_1<Arch> exp_with_expm1(const complex_vec<double, Arch>& z)
+[[gnu::always_inline]] inline exp_and_less_1<Arch> exp_with_expm1(const complex_vec<double, Arch>& z, double steps = 1)
 {
     using v = vec<double, Arch>;
-    const auto [cosine, sine] = half_angle(z.im, 1.0);
-    const v growth = xsimd::expm1(z.re), size = growth + v(1.0), twice = sine + sine;
+    const auto [cosine, sine] = half_angle(z.im, steps);
+    const v growth = xsimd::expm1(v(steps) * z.re), size = growth + v(1.0), twice = sine + sine;
     const v turned = multiply_add(-twice, sine, v(1.0)), across = size * (twice * cosine);
     return {{size * turned, across}, {multiply_add(growth, turned, -twice * sine), across}};
 }

@@ -6,6 +6,7 @@
 // exponentials.
 
 #include <algorithm>
+#include <complex>
 #include <cstddef>
 #include <type_traits>
 
@@ -33,6 +34,25 @@ constexpr index pole_pitch(index state)
 inline planar<double> take_planar(arena& memory, index pitch)
 {
     return {memory.take<double>(static_cast<std::size_t>(pitch)), memory.take<double>(static_cast<std::size_t>(pitch))};
+}
+
+/// A row of complex numbers, times `factor`, real and imaginary parts apart and zeros behind the last.
+template <class E>
+void load_planar(const view<const std::complex<E>, 1>& from, planar<double> to, index pitch, double factor = 1)
+{
+    const index count = from.extent(0);
+    for (index n = 0; n < count; ++n) {
+        const std::complex<E>& x = from[n];
+        to.re[n] = factor * static_cast<double>(x.real());
+        to.im[n] = factor * static_cast<double>(x.imag());
+    }
+    for (index n = count; n < pitch; ++n) to.re[n] = to.im[n] = 0;
+}
+
+template <class T>
+void store_planar(planar<const double> from, const view<std::complex<T>, 1>& to)
+{
+    for (index n = 0; n < to.extent(0); ++n) to[n] = {static_cast<T>(from.re[n]), static_cast<T>(from.im[n])};
 }
 
 /// The poles of one channel.

@@ -3,6 +3,7 @@
 #include <complex>
 #include <memory>
 
+#include <ssmkit/discretize.hpp>
 #include <ssmkit/reference/s4d.hpp>
 
 #include "fftw.hpp"
@@ -30,7 +31,8 @@ struct s4d_shape {
     {
         std::string text;
         for (const index extent : {batch, channels, state, length}) text += (text.empty() ? "" : "x") + std::to_string(extent);
-        return text + (channel_contiguous ? "-channel_contiguous" : "");
+        if (channel_contiguous) text += "-channel_contiguous";
+        return text;
     }
     index pairs() const { return state / 2; }
     std::size_t elements() const { return static_cast<std::size_t>(batch * channels * length); }
@@ -39,17 +41,19 @@ struct s4d_shape {
 /// S4D-Lin, steps log-uniform in 0.001 ... 0.1.
 struct s4d_problem {
     s4d_shape s;
-    array<float> u, dt, D;
-    array<complex> A, B, C;
+    array<float> u, D;
+    array<double> delta;
+    array<std::complex<double>> A;
+    array<complex> B, C;
 
     explicit s4d_problem(const s4d_shape& shape) : s(shape), u(fill<float>(s.elements(), -1, 1, 1))
     {
         const auto channels = static_cast<std::size_t>(s.channels), pairs = static_cast<std::size_t>(s.pairs());
-        dt = fill<float>(channels, std::log(1e-3), std::log(1e-1), 2);
-        for (float& x : dt) x = std::exp(x);
+        delta = fill<double>(channels, std::log(1e-3), std::log(1e-1), 2);
+        for (double& x : delta) x = std::exp(x);
         D = fill<float>(channels, -1, 1, 3);
         A.resize(channels * pairs);
-        for (std::size_t i = 0; i < A.size(); ++i) A[i] = {-0.5f, 3.14159265f * static_cast<float>(i % pairs)};
+        for (std::size_t i = 0; i < A.size(); ++i) A[i] = {-0.5, 3.14159265358979 * static_cast<double>(i % pairs)};
         B.assign(A.size(), complex(1));
         const array<float> re = fill<float>(A.size(), -1, 1, 4), im = fill<float>(A.size(), -1, 1, 5);
         C.resize(A.size());
@@ -67,7 +71,7 @@ struct s4d_problem {
     {
         const index channels = s.channels, pairs = s.pairs();
         return {.u = tokens(u.data()),
-                .dt = ssmkit::tied_over_state(view<const float, 1>(dt.data(), channels), pairs),
+                .delta = ssmkit::tied_over_state(view<const double, 1>(delta.data(), channels), pairs),
                 .A = {A.data(), channels, pairs},
                 .B = {B.data(), channels, pairs},
                 .C = {C.data(), 1, channels, pairs},
@@ -105,7 +109,7 @@ struct plain_s4d {
         x.resize(2 * pairs);
         for (std::size_t i = 0; i < p->A.size(); ++i) {
             const std::size_t h = i / pairs, n = i % pairs;
-            const auto [l, gain] = ssmkit::discretize(std::complex<double>(p->A[i]), p->dt[h], ssmkit::discretization::zoh);
+            const auto [l, gain] = ssmkit::discretize(p->A[i], p->delta[h], ssmkit::discretization::zoh);
             const auto put = [&](array<float>& to, std::complex<double> value) {
                 to[h * 2 * pairs + n] = static_cast<float>(value.real());
                 to[(h * 2 + 1) * pairs + n] = static_cast<float>(value.imag());

@@ -10,8 +10,8 @@
 namespace ssmkit {
 
 /// Bytes of scratch memory with which s4d(a) runs on any resource of at most this concurrency: for each task that runs at once,
-/// the tables of a channel, 200 state + 1000 values of compute_t<T> and as many for each further output (of a register's worth of
-/// channels where tokens are not neighbours in memory).
+/// the tables of an input's system, some 200 state + 1000 values of compute_t<T> and 64 state + 1000 for each further output map; those
+/// of a register of inputs where tokens are not neighbours in memory.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s4d_workspace_size(const s4d_args<T>& a, std::size_t concurrency = 1)
 {

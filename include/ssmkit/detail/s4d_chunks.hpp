@@ -4,12 +4,10 @@
 // of them matrix products with tables that a channel builds once.
 
 #include <algorithm>
-#include <cmath>
-#include <complex>
 
 #include <ssmkit/detail/tile.hpp>
 #include <ssmkit/detail/tile_product.hpp>
-#include <ssmkit/workspace.hpp>
+#include <ssmkit/detail/vandermonde_tables.hpp>
 
 namespace ssmkit::detail {
 
@@ -21,34 +19,26 @@ inline constexpr index s4d_chunk = 32;
 inline constexpr index s4d_block_chunks = 8;
 inline constexpr index s4d_block = s4d_chunk * s4d_block_chunks;
 
-/// What a channel's system is, discretised: x_t = pole x_{t-1} + input u_t, y_t = Re Σ output x_t + D u_t.
-struct s4d_modes {
-    std::complex<double>* pole;    // [state]
-    std::complex<double>* input;   // [state]
-    std::complex<double>* output;  // [outputs][state], with the factor of a conjugate pair
-    double* D;                     // [outputs]
-};
-
 /// A channel's tables. A state of R is a row: real parts, padded to whole registers, then imaginary parts.
 template <class Arch, class R>
 struct s4d_tables {
     static constexpr index n = lanes<R, Arch>, chunk = s4d_chunk;
 
-    index state = 0, padded = 0, outputs = 0;
-    R* input = nullptr;    // [chunk][2 padded]            input λ^(chunk - 1 - j): from token j to the state behind the chunk
-    R* output = nullptr;   // [outputs][2 padded][chunk]   output λ^(i + 1): from the state before the chunk to token i
-    R* mixing = nullptr;   // [outputs][chunk][chunk]      (j, i): from input j to output i, 0 for i < j
-    R* carry = nullptr;    // [4][padded]                  λ^chunk: real part and what rounding took of it, imaginary part likewise
-    R* tail = nullptr;     // [4][padded]                  the same for the tokens behind the last whole chunk
-    R* pole = nullptr;     // [4][padded]                  the same for a token
+    index state = 0, padded = 0, channels = 0;
+    R* input = nullptr;   // [chunk][2 padded]            βB λ^(chunk - 1 - j): from token j to the state behind the chunk
+    R* output = nullptr;  // [channels][2 padded][chunk]  fC λ^(i + 1): from the state before the chunk to token i
+    R* mixing = nullptr;  // [channels][chunk][chunk]     (j, i): from input j to output i, 0 for i < j
+    R* carry = nullptr;   // [4][padded]                  λ^chunk: real part and what rounding took of it, imaginary part likewise
+    R* tail = nullptr;    // [4][padded]                  the same for the tokens behind the last whole chunk
+    R* pole = nullptr;    // [4][padded]                  the same for a token
 
     s4d_tables() = default;
-    s4d_tables(arena& memory, index states, index outs) : state(states), padded(tiles_for<R, Arch>(states) * n), outputs(outs)
+    s4d_tables(arena& memory, index states, index maps) : state(states), padded(pole_pitch<Arch>(states)), channels(maps)
     {
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         input = take(chunk * 2 * padded);
-        output = take(outputs * 2 * padded * chunk);
-        mixing = take(outputs * chunk * chunk);
+        output = take(channels * 2 * padded * chunk);
+        mixing = take(channels * chunk * chunk);
         carry = take(4 * padded);
         tail = take(4 * padded);
         pole = take(4 * padded);
@@ -56,45 +46,37 @@ struct s4d_tables {
 
     index width() const { return 2 * padded; }
 
-    /// Scratch memory of build(), in doubles.
-    static index scratch_size(index states) { return (8 + 2 * chunk) * tiles_for<R, Arch>(states) * n; }
-
-    /// For sequences whose last chunk has `rest` tokens. Powers of λ are products in double precision: 32 of them lose at most 5 of
-    /// its 53 bits.
-    void build(const s4d_modes& m, index rest, double* scratch)
+    /// The input's table and the powers, for sequences whose last chunk has `rest` tokens. Powers are products in double precision:
+    /// 32 of them lose at most 5 of its 53 bits. `power` is scratch memory.
+    void build(planar<const double> poles, planar<const double> in, planar<double> power, index rest)
     {
-        const auto part = [&](index i) { return scratch + i * padded; };
-        std::fill_n(scratch, 8 * padded, 0.0);
-        const parts l{part(0), part(1)}, power{part(2), part(3)}, in{part(4), part(5)}, out{part(6), part(7)};
-        split(m.pole, l);
-        split(m.input, in);
-        std::fill_n(power.re, state, 1.0);
+        std::fill_n(power.re, padded, 1.0);
+        std::fill_n(power.im, padded, 0.0);
         for (index j = 0; j < chunk; ++j) {
             if (j == 1) round(power, pole);
             if (j == rest) round(power, tail);
-            next_input(chunk - 1 - j, l, in, power);
+            next_input(chunk - 1 - j, poles, in, power);
         }
         round(power, carry);
-        R* const turned = reinterpret_cast<R*>(part(8));  // [chunk][2 padded]
-        for (index o = 0; o < outputs; ++o) {
-            split(m.output + o * state, out);
-            build_output(o, l, in, out, m.D[o], turned);
-        }
+    }
+
+    /// An output's table, and the beginning of its kernel K_i = Re Σ out in λ^i, D added to K_0. out is used up; turned is scratch
+    /// memory of chunk * width().
+    void build_output(index c, planar<const double> poles, planar<const double> in, planar<double> out, double D, R* turned)
+    {
+        R kernel[2 * chunk] = {};
+        kernel_and_powers(poles, in, out, kernel + chunk, turned);
+        kernel[chunk] += static_cast<R>(D);
+        R* const table = output + c * width() * chunk;
+        turn(turned, table);
+        for (index j = 0; j < chunk; ++j) std::copy_n(kernel + chunk - j, chunk, mixing + (c * chunk + j) * chunk);
     }
 
 private:
     using d = vec<double, Arch>;
-    struct parts {
-        double *re, *im;
-    };
 
-    void split(const std::complex<double>* from, parts to) const
-    {
-        for (index k = 0; k < state; ++k) to.re[k] = from[k].real(), to.im[k] = from[k].imag();
-    }
-
-    /// x as a pair of R, to [4][padded].
-    void round(parts x, R* to) const
+    /// x as pairs of R, to [4][padded].
+    void round(planar<const double> x, R* to) const
     {
         for (index k = 0; k < padded; ++k) {
             to[k] = static_cast<R>(x.re[k]);
@@ -105,47 +87,44 @@ private:
     }
 
     /// Row j of the input's table; power moves on by one.
-    [[gnu::noinline, gnu::flatten]] void next_input(index j, parts l, parts in, parts power)
+    [[gnu::noinline, gnu::flatten]] void next_input(index j, planar<const double> poles, planar<const double> in, planar<double> power)
     {
         R* const row = input + j * width();
-        for_each_lanes<double, Arch>(padded, [&](auto range) __attribute__((always_inline)) {
-            const d x = range.load(power.re), y = range.load(power.im), a = range.load(l.re), b = range.load(l.im);
-            const d u = range.load(in.re), v = range.load(in.im);
-            range.store(x * u - y * v, row);
-            range.store(x * v + y * u, row + padded);
-            range.store(x * a - y * b, power.re);
-            range.store(x * b + y * a, power.im);
-        });
+        for (index k = 0; k < padded; k += lanes<double, Arch>) {
+            const auto p = load_complex<Arch>(planar<const double>(power + k));
+            store_complex(p * load_complex<Arch>(in + k), planar<R>{row + k, row + padded + k});
+            store_complex(p * load_complex<Arch>(poles + k), power + k);
+        }
     }
 
-    /// One output's table and the beginning of its kernel, K_i = Re Σ output input λ^i; out is used up.
-    [[gnu::noinline, gnu::flatten]] void build_output(index o, parts l, parts in, parts out, double D, R* turned)
+    /// K_i and row i of `turned`, out λ^(i + 1): real parts, then what imaginary parts are multiplied by.
+    [[gnu::noinline, gnu::flatten]] void kernel_and_powers(planar<const double> poles, planar<const double> in, planar<double> out,
+                                                           R* kernel, R* turned)
     {
-        R kernel[2 * chunk] = {};
-        for (index i = 0; i < chunk; ++i) {
+        for (index i = 0; i < chunk; ++i, turned += width()) {
             d sum(0.0);
-            R* const row = turned + i * width();
-            for_each_lanes<double, Arch>(padded, [&](auto range) __attribute__((always_inline)) {
-                const d x = range.load(out.re), y = range.load(out.im), a = range.load(l.re), b = range.load(l.im);
-                sum = sum + (x * range.load(in.re) - y * range.load(in.im));
-                const d re = x * a - y * b, im = x * b + y * a;
-                range.store(re, out.re);
-                range.store(im, out.im);
-                range.store(re, row);
-                range.store(-im, row + padded);  // Re (c x) = Re c Re x - Im c Im x
-            });
-            kernel[chunk + i] = static_cast<R>(detail::sum<double, Arch>(sum) + (i == 0 ? D : 0.0));
+            for (index k = 0; k < padded; k += lanes<double, Arch>) {
+                const auto now = load_complex<Arch>(planar<const double>(out + k));
+                sum = sum + (now * load_complex<Arch>(in + k)).re;
+                const auto next = now * load_complex<Arch>(poles + k);
+                store_complex(next, out + k);
+                store(next.re, turned + k);
+                store(-next.im, turned + padded + k);
+            }
+            kernel[i] = static_cast<R>(detail::sum<double, Arch>(sum));
         }
-        R* const table = output + o * width() * chunk;
+    }
+
+    [[gnu::noinline, gnu::flatten]] void turn(const R* from, R* to) const
+    {
         for (index k = 0; k < width(); k += n) {
             for (index i = 0; i < chunk; i += n) {
-                vec<R, Arch> rows[static_cast<std::size_t>(n)];
-                for (index r = 0; r < n; ++r) rows[r] = load<R, Arch>(turned + (i + r) * width() + k);
-                transpose<R, Arch>(rows);
-                for (index r = 0; r < n; ++r) store(rows[r], table + (k + r) * chunk + i);
+                vec<R, Arch> r[static_cast<std::size_t>(n)];
+                for (index j = 0; j < n; ++j) r[j] = load<R, Arch>(from + (i + j) * width() + k);
+                transpose<R, Arch>(r);
+                for (index j = 0; j < n; ++j) store(r[j], to + (k + j) * chunk + i);
             }
         }
-        for (index j = 0; j < chunk; ++j) std::copy_n(kernel + chunk - j, chunk, mixing + (o * chunk + j) * chunk);
     }
 };
 
@@ -177,18 +156,18 @@ template <class Arch, index Rows, index Columns, class R>
 
 /// Columns registers of outputs of some chunks, from register `column` of each: states of `x` to outputs, then inputs up to each.
 template <class Arch, index Rows, index Columns, class R>
-[[gnu::noinline, gnu::flatten]] void s4d_outputs_tile(const s4d_tables<Arch, R>& m, index o, index column, const R* x,
+[[gnu::noinline, gnu::flatten]] void s4d_outputs_tile(const s4d_tables<Arch, R>& m, index channel, index column, const R* x,
                                                       s4d_tokens<const R> u, s4d_tokens<R> y)
 {
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>, tiles = s4d_chunk / n, chunk = s4d_chunk;
     v sums[Rows * Columns];
     for (v& s : sums) s = v(R(0));
-    const R* const table = m.output + o * m.width() * chunk + column * n;
+    const R* const table = m.output + channel * m.width() * chunk + column * n;
     add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{x, m.width(), 1}, tiled_rows<R>{table, n, chunk}, m.state);
     add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{x + m.padded, m.width(), 1},
                                      tiled_rows<R>{table + m.padded * chunk, n, chunk}, m.state);
-    const R* const mixing = m.mixing + o * chunk * chunk + column * n;
+    const R* const mixing = m.mixing + channel * chunk * chunk + column * n;
     for (index t = 0; t <= column; ++t) {
         add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{u.data + t * u.tile, tiles * u.tile, 1},
                                          tiled_rows<R>{mixing + t * n * chunk, n, chunk}, n);
@@ -244,7 +223,7 @@ template <class Arch, class R>
 /// Chunks of a channel, or less than one: x (rows, 2 padded) is scratch memory, state the one before, then the one behind them.
 /// What lies behind the last token of a chunk that is not whole must be zero.
 template <class Arch, class R>
-void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_output, R* x, R* state)
+void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_channel, R* x, R* state)
 {
     constexpr index n = lanes<R, Arch>, tiles = s4d_chunk / n;
     const bool whole = tokens >= s4d_chunk;
@@ -256,12 +235,12 @@ void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const
         });
     });
     s4d_carry<Arch>(whole ? m.carry : m.tail, m.padded, rows, x, state);
-    for (index o = 0; o < m.outputs; ++o) {
+    for (index c = 0; c < m.channels; ++c) {
         for_each_row_group<Arch>(rows, [&](index r, auto count) {
-            for_each_column_group<Arch>(tiles, [&](index c, auto columns) {
-                s4d_outputs_tile<Arch, count(), columns()>(m, o, c, x + r * m.width(),
+            for_each_column_group<Arch>(tiles, [&](index column, auto columns) {
+                s4d_outputs_tile<Arch, count(), columns()>(m, c, column, x + r * m.width(),
                                                            s4d_tokens<const R>{u.data + r * tiles * u.tile, u.tile},
-                                                           s4d_tokens<R>{y.data + o * y_output + r * tiles * y.tile, y.tile});
+                                                           s4d_tokens<R>{y.data + c * y_channel + r * tiles * y.tile, y.tile});
             });
         });
     }
@@ -269,19 +248,19 @@ void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const
 
 /// The same token by token, so that an infinity or a NaN reaches nothing before it.
 template <class Arch, class R>
-void s4d_run_tokens(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_output, R* state)
+void s4d_run_tokens(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_channel, R* state)
 {
     constexpr index n = lanes<R, Arch>, chunk = s4d_chunk;
     const R* const in = m.input + (chunk - 1) * m.width();
     for (index t = 0; t < tokens; ++t) {
         const R now = u.data[t / n * u.tile + t % n];
-        for (index o = 0; o < m.outputs; ++o) {
-            R sum = now * m.mixing[o * chunk * chunk];
-            const R* const out = m.output + o * m.width() * chunk;
+        for (index c = 0; c < m.channels; ++c) {
+            R sum = now * m.mixing[c * chunk * chunk];
+            const R* const out = m.output + c * m.width() * chunk;
             for (index k = 0; k < m.state; ++k) {
                 sum += out[k * chunk] * state[k] + out[(m.padded + k) * chunk] * state[m.padded + k];
             }
-            y.data[o * y_output + t / n * y.tile + t % n] = sum;
+            y.data[c * y_channel + t / n * y.tile + t % n] = sum;
         }
         for (index k = 0; k < m.state; ++k) {
             const R a = m.pole[k], b = m.pole[2 * m.padded + k], re = state[k], im = state[m.padded + k];

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <cstddef>
+#include <vector>
 
 #include <ssmkit/args/dss_kernel_backward.hpp>
 #include <ssmkit/discretize.hpp>
@@ -65,13 +67,17 @@ void dss_kernel(const dss_kernel_args<T>& a)
 {
     check(a);
     const index length = a.K.extent(2);
-    for (index c = 0; c < a.W.extent(0); ++c) {
-        for (index h = 0; h < a.W.extent(1); ++h) {
+    for (index h = 0; h < a.W.extent(1); ++h) {
+        std::vector<detail::dss_pole> poles;
+        for (index n = 0; n < a.W.extent(2); ++n) {
+            poles.push_back(
+                detail::dss_pole_of(a.A[n], a.delta(h, 0), a.delta(h, 1), a.scaling, a.epsilon, static_cast<double>(length)));
+        }
+        for (index c = 0; c < a.W.extent(0); ++c) {
             for (index l = 0; l < length; ++l) {
                 double sum = 0;
                 for (index n = 0; n < a.W.extent(2); ++n) {
-                    const detail::dss_pole p =
-                        detail::dss_pole_of(a.A[n], a.delta(h, 0), a.delta(h, 1), a.scaling, a.epsilon, static_cast<double>(length));
+                    const detail::dss_pole& p = poles[static_cast<std::size_t>(n)];
                     sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin))).real();
                 }
                 a.K(c, h, l) = static_cast<T>(sum);

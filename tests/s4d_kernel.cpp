@@ -199,7 +199,7 @@ TEST_CASE("s4d_kernel: names the argument that does not fit")
     named("K has shape", [](auto& a) { a.K = a.K.slice(0, 0, 1); });
     named("K is written but", [](auto& a) { a.K = {a.K.data(), a.K.extents(), {0, 40, 1}}; });
     named("K_state overlaps K", [](auto& a) { a.K = {a.K_state.data(), a.K.extents()}; });
-    named("K overlaps C", [&](auto& a) { a.K = {reinterpret_cast<float*>(p.C.view().data()), a.K.extents()}; });
+    named("K overlaps C", [&](auto& a) { a.K = {reinterpret_cast<float*>(p.C.view().data()), 2, 4, 1}, a.K_state = {}; });
 }
 
 }  // namespace ssmkit::testing

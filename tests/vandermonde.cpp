@@ -335,7 +335,7 @@ TEST_CASE("vandermonde: names the argument that does not fit")
     forward("w has shape", [](auto& a) { a.log_pole = a.log_pole.slice(0, 0, 1); });
     forward("K has shape", [](auto& a) { a.K = a.K.slice(0, 0, 1); });
     forward("K is written but", [](auto& a) { a.K = {a.K.data(), a.K.extents(), {0, 40, 1}}; });
-    forward("K overlaps w", [&](auto& a) { a.K = {reinterpret_cast<float*>(p.w.view().data()), a.K.extents()}; });
+    forward("K overlaps w", [&](auto& a) { a.K = {reinterpret_cast<float*>(p.w.view().data()), 2, 3, 1}; });
     const auto backward = [&](const char* text, auto&& spoil) {
         auto a = p.backward_args();
         spoil(a);

@@ -34,17 +34,17 @@ void ema_step(const ema_step_args<T>& a, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    const index length = a.x.extent(1);
-    for_each_channel(exec, a.x.extent(0), a.x.extent(2), [&](index b, index h) {
-        diagonal_steps<Arch>(diagonal_step_channel<T>{
-            .h = a.h[b][h],
-            .pole = a.decay[h],
-            .input = a.input[h],
-            .C = {a.output.pointer(h), {1, a.output.extent(1)}, {0, a.output.stride(1)}},
-            .u = a.x[b].transposed(0, 1)[h],
-            .y = {a.y.pointer(b, 0, h), {length, 1}, {a.y.stride(1), 0}},
-            .factor = T(1)});
-    });
+    const index state = a.h.extent(2), dim = a.x.extent(2);
+    run_diagonal_steps<Arch>(diagonal_step_problem<T>{.h = a.h,
+                                                      .pole = a.decay,
+                                                      .input = a.input,
+                                                      .C = {a.output.data(), {1, dim, state}, {0, a.output.stride(0), a.output.stride(1)}},
+                                                      .u = a.x,
+                                                      .y = {a.y.data(),
+                                                            {a.y.extent(0), a.y.extent(1), 1, dim},
+                                                            {a.y.stride(0), a.y.stride(1), 0, a.y.stride(2)}},
+                                                      .factor = T(1)},
+                             exec);
 }
 
 }  // namespace ssmkit

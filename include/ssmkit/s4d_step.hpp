@@ -13,21 +13,16 @@ void s4d_step(const s4d_step_args<T>& a, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    const index length = a.u.extent(1), channels = a.C.extent(0);
-    for_each_channel(exec, a.u.extent(0), a.u.extent(2), [&](index b, index h) {
-        const diagonal_step_channel<std::complex<T>> m{
-            .h = a.h[b][h],
-            .pole = a.pole[h],
-            .input = a.input[h],
-            .C = a.C.transposed(0, 1)[h],
-            .u = a.u[b].transposed(0, 1)[h],
-            .y = {a.y.pointer(b, 0, 0, h), {length, channels}, {a.y.stride(1), a.y.stride(2)}},
-            .factor = a.conjugate_pairs ? T(2) : T(1)};
-        diagonal_steps<Arch>(m);
-        for (index c = 0; a.D.data() && c < channels; ++c) {
-            for (index t = 0; t < length; ++t) m.y(t, c) += a.D(c, h) * m.u[t];
+    run_diagonal_steps<Arch>(diagonal_step_problem<std::complex<T>>{.h = a.h, .pole = a.pole, .input = a.input, .C = a.C, .u = a.u, .y = a.y,
+                                                                    .factor = a.conjugate_pairs ? T(2) : T(1)},
+                             exec);
+    for (index b = 0; a.D.data() && b < a.u.extent(0); ++b) {
+        for (index t = 0; t < a.u.extent(1); ++t) {
+            for (index c = 0; c < a.C.extent(0); ++c) {
+                for (index h = 0; h < a.u.extent(2); ++h) a.y(b, t, c, h) += a.D(c, h) * a.u(b, t, h);
+            }
         }
-    });
+    }
 }
 
 }  // namespace ssmkit

@@ -76,7 +76,10 @@ struct s4d_data {
     {
         const double terms = static_cast<double>(s.dim) * static_cast<double>(s.state) * static_cast<double>(s.length);
         const double bytes = static_cast<double>(K.size() * sizeof(T)) + static_cast<double>(A.size() * (16 + 4 * sizeof(T)));
-        return {.updates = terms, .token_channels = static_cast<double>(K.size()), .fmas = (backward ? 4 : 2) * terms, .bytes = bytes};
+        return {.updates = terms,
+                .token_channels = static_cast<double>(K.size()),
+                .fmas = (backward ? 4 : 2) * terms,
+                .bytes = bytes};
     }
 };
 

@@ -11,8 +11,9 @@
 
 namespace plain {  // plain/s4d_step.cpp
 
-void s4d_step(std::size_t dim, std::size_t state, std::size_t length, const float* pole_re, const float* pole_im, const float* input_re,
-              const float* input_im, const float* C_re, const float* C_im, const float* u, float* re, float* im, float* y);
+void s4d_step(std::size_t dim, std::size_t state, std::size_t length, const float* pole_re, const float* pole_im,
+              const float* input_re, const float* input_im, const float* C_re, const float* C_im, const float* u, float* re,
+              float* im, float* y);
 
 }  // namespace plain
 
@@ -38,7 +39,8 @@ struct step_data {
 
     explicit step_data(const step_shape& shape) : s(shape)
     {
-        const auto poles = static_cast<std::size_t>(2 * s.dim * s.state), tokens = static_cast<std::size_t>(s.batch * s.length * s.dim);
+        const auto poles = static_cast<std::size_t>(2 * s.dim * s.state),
+                   tokens = static_cast<std::size_t>(s.batch * s.length * s.dim);
         pole = fill<float>(poles, 0.35, 0.69, 1);
         input = fill<float>(poles, -1, 1, 2);
         C = fill<float>(poles, -1, 1, 3);
@@ -67,7 +69,10 @@ struct step_data {
     {
         const double states = static_cast<double>(s.batch * s.dim * s.state), tokens = static_cast<double>(s.length);
         const double bytes = 16 * states + 24 * static_cast<double>(s.dim * s.state) + 8 * static_cast<double>(u.size());
-        return {.updates = states * tokens, .token_channels = static_cast<double>(u.size()), .fmas = 8 * states * tokens, .bytes = bytes,
+        return {.updates = states * tokens,
+                .token_channels = static_cast<double>(u.size()),
+                .fmas = 8 * states * tokens,
+                .bytes = bytes,
                 .kind = traffic::update};
     }
 };
@@ -116,7 +121,8 @@ task ssmkit_task(const step_shape& shape, std::size_t threads)
 }
 
 const registration here{[](std::vector<row>& rows) {
-    for (const step_shape& s : {step_shape{1, 1024, 32, 1}, {64, 256, 32, 1}, {1, 256, 32, 64}, {1, 16, 8, 128}, {1, 255, 31, 63}}) {
+    for (const step_shape& s :
+         {step_shape{1, 1024, 32, 1}, {64, 256, 32, 1}, {1, 256, 32, 64}, {1, 16, 8, 128}, {1, 255, 31, 63}}) {
         for (const std::size_t n : thread_counts()) {
             rows.push_back({"s4d_step", "ssmkit", s.name(), "f32", n, [=] { return ssmkit_task(s, n); }});
         }

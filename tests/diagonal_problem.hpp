@@ -47,7 +47,8 @@ struct diagonal_setup {
 };
 
 /// Lengths around the borders of rows, segments and registers, and numbers of poles around those of registers.
-inline constexpr index kernel_lengths[] = {0, 1, 2, 3, 15, 16, 17, 31, 33, 48, 63, 64, 65, 127, 128, 129, 500, 1023, 1024, 1025, 2111};
+inline constexpr index kernel_lengths[] = {0,  1,  2,   3,   15,  16,  17,   31,   33,   48,  63,
+                                           64, 65, 127, 128, 129, 500, 1023, 1024, 1025, 2111};
 inline constexpr index kernel_states[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65};
 
 /// What a kernel and the exact computation may differ by, relative to the largest value.

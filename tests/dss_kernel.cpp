@@ -173,7 +173,8 @@ TEMPLATE_TEST_CASE("dss_kernel: agrees with the reference at every length and nu
     expected.run_reference();
     CHECK(relative_error(one.K, expected.K) <= kernel_budget<TestType>);
     CHECK(relative_error(one.dW, expected.dW) <= gradient_budget<TestType>);
-    for (const guard edge : {guard::below, guard::above}) compare<TestType>({.state = 17, .length = 65, .edge = edge}, {.growing = true});
+    for (const guard edge : {guard::below, guard::above})
+        compare<TestType>({.state = 17, .length = 65, .edge = edge}, {.growing = true});
     const dss_problem<TestType> empty({.dim = 0}), none({.length = 0});
     empty.run();
     none.run();
@@ -209,7 +210,8 @@ TEST_CASE("dss_kernel: the reference's gradients are those of finite differences
         }
         const auto verify = [&](const auto& input, const auto& gradient) {
             for_each_index(input.view(), [&](auto... i) {
-                const complex_double expected(slope(input(i...), complex_double(1e-5)), slope(input(i...), complex_double(0, 1e-5)));
+                const complex_double expected(slope(input(i...), complex_double(1e-5)),
+                                              slope(input(i...), complex_double(0, 1e-5)));
                 REQUIRE(std::abs(expected - gradient(i...)) <= 1e-6 * (1 + std::abs(expected)));
             });
         };

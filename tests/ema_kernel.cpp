@@ -45,7 +45,11 @@ struct ema_problem {
     }
     ema_kernel_backward_args<T> backward_args() const
     {
-        ema_kernel_backward_args<T> a{.forward = args(), .dK = dK, .ddelta = gradients[0], .dalpha = gradients[1], .dbeta = gradients[2],
+        ema_kernel_backward_args<T> a{.forward = args(),
+                                      .dK = dK,
+                                      .ddelta = gradients[0],
+                                      .dalpha = gradients[1],
+                                      .dbeta = gradients[2],
                                       .dgamma = gradients[3]};
         a.forward.K = {};
         return a;
@@ -109,7 +113,8 @@ TEMPLATE_TEST_CASE("ema_kernel: agrees with the reference, whatever the sizes an
         if (state > 0) compare<TestType>({.state = state, .length = 150});
     }
     for (const layout inputs : all_layouts) {
-        for (const layout outputs : all_layouts) compare<TestType>({.state = 19, .length = 90, .inputs = inputs, .outputs = outputs});
+        for (const layout outputs : all_layouts)
+            compare<TestType>({.state = 19, .length = 90, .inputs = inputs, .outputs = outputs});
     }
     for (const guard edge : {guard::below, guard::above}) compare<TestType>({.state = 17, .length = 65, .edge = edge});
     compare<TestType>({.dim = 0});
@@ -121,10 +126,11 @@ TEST_CASE("ema_kernel: slow decays keep their digits over many steps")
     // p σ(α) = 3e-9: a q rounded to float is 1, and one rounded to double is off by 1e-8 of its distance from 1.
     const float delta = -19.6f, alpha = 0, beta = 1, gamma = 1;
     std::vector<float> K(50000);
-    ema_kernel(ema_kernel_args<float>{.delta = {&delta, 1, 1}, .alpha = {&alpha, 1, 1}, .beta = {&beta, 1, 1}, .gamma = {&gamma, 1, 1},
-                                      .K = {K, 1, 50000}});
+    ema_kernel(ema_kernel_args<float>{
+        .delta = {&delta, 1, 1}, .alpha = {&alpha, 1, 1}, .beta = {&beta, 1, 1}, .gamma = {&gamma, 1, 1}, .K = {K, 1, 50000}});
     const double p = 1 / (1 + std::exp(19.6f * 1.0)), log_q = std::log1p(-p / 2);
-    for (std::size_t l = 0; l < K.size(); l += 999) CHECK(std::abs(static_cast<double>(K[l]) / (p * std::exp(static_cast<double>(l) * log_q)) - 1) < 1e-6);
+    for (std::size_t l = 0; l < K.size(); l += 999)
+        CHECK(std::abs(static_cast<double>(K[l]) / (p * std::exp(static_cast<double>(l) * log_q)) - 1) < 1e-6);
 }
 
 TEST_CASE("ema_kernel: the reference's gradients are those of finite differences")

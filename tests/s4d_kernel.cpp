@@ -68,7 +68,8 @@ TEMPLATE_TEST_CASE("s4d_kernel: agrees with the reference at every length and nu
         compare<TestType>({.length = length}, {.initial_state = true});
         compare<TestType>({.dim = 1, .length = length, .copies = 1}, {.method = s4d_discretization::dss, .growing = true});
     }
-    for (const index state : kernel_states) compare<TestType>({.state = state, .length = 150}, {.method = s4d_discretization::bilinear});
+    for (const index state : kernel_states)
+        compare<TestType>({.state = state, .length = 150}, {.method = s4d_discretization::bilinear});
     compare<TestType>({.channels = 0});
     compare<TestType>({.dim = 0, .copies = 1});
     compare<TestType>({.dim = 0, .copies = 0});
@@ -79,7 +80,8 @@ TEMPLATE_TEST_CASE("s4d_kernel: agrees with the reference in any layout", "", fl
 {
     for (const layout inputs : all_layouts) {
         for (const layout outputs : all_layouts) {
-            compare<TestType>({.state = 19, .length = 90, .inputs = inputs, .outputs = outputs}, {.tied = true, .initial_state = true});
+            compare<TestType>({.state = 19, .length = 90, .inputs = inputs, .outputs = outputs},
+                              {.tied = true, .initial_state = true});
         }
     }
 }
@@ -100,8 +102,12 @@ TEST_CASE("s4d_kernel: the gain keeps its digits near z = 0, poles of zero are e
         const double delta = 1;
         const complex_double A(-size, size / 2), B(1), C(1);
         double K[2];
-        s4d_kernel(s4d_kernel_args<double>{
-            .delta = {&delta, 1, 1}, .A = {&A, 1, 1}, .B = {&B, 1, 1}, .C = {&C, 1, 1, 1}, .conjugate_pairs = false, .K = {K, 1, 1, 2}});
+        s4d_kernel(s4d_kernel_args<double>{.delta = {&delta, 1, 1},
+                                           .A = {&A, 1, 1},
+                                           .B = {&B, 1, 1},
+                                           .C = {&C, 1, 1, 1},
+                                           .conjugate_pairs = false,
+                                           .K = {K, 1, 1, 2}});
         const complex_double gain = exprel(A);
         CHECK(std::abs(K[0] - gain.real()) < 1e-15);
         CHECK(std::abs(K[1] - (gain * std::exp(A)).real()) < 1e-15);
@@ -129,7 +135,11 @@ TEMPLATE_TEST_CASE("s4d_kernel: dss neither overflows nor vanishes where powers 
     std::vector<double> expected(2 * length);
     const complex_double B_wide[] = {1, 1}, C_wide[] = {1, 1, {1, 1}, 1};
     const view<const double, 2> steps(delta, {2, 2}, {1, 0});
-    s4d_kernel(s4d_kernel_args<T>{.delta = steps, .A = {A, 1, 2}, .B = {B, 1, 2}, .C = {C, 1, 2, 2}, .method = s4d_discretization::dss,
+    s4d_kernel(s4d_kernel_args<T>{.delta = steps,
+                                  .A = {A, 1, 2},
+                                  .B = {B, 1, 2},
+                                  .C = {C, 1, 2, 2},
+                                  .method = s4d_discretization::dss,
                                   .K = {K, 1, 2, length}});
     reference::s4d_kernel(s4d_kernel_args<double>{.delta = steps, .A = {A, 1, 2}, .B = {B_wide, 1, 2}, .C = {C_wide, 1, 2, 2},
                                                   .method = s4d_discretization::dss, .K = {expected, 1, 2, length}});
@@ -140,7 +150,8 @@ TEMPLATE_TEST_CASE("s4d_kernel: a NaN reaches exactly what depends on it", "", f
 {
     for (const auto method : {s4d_discretization::zoh, s4d_discretization::bilinear}) {
         for (index what = 0; what < 5; ++what) {
-            const s4d_problem<TestType> p({.dim = 4, .state = 19, .length = 90, .copies = 2}, {.method = method, .initial_state = true});
+            const s4d_problem<TestType> p({.dim = 4, .state = 19, .length = 90, .copies = 2},
+                                          {.method = method, .initial_state = true});
             if (what == 0) p.delta(1, 7) = quiet_nan<double>();
             if (what == 1) p.A(1, 18) = quiet_nan<complex_double>();
             if (what == 2) p.B(0, 3) = quiet_nan<std::complex<TestType>>();
@@ -190,7 +201,9 @@ TEST_CASE("s4d_kernel: names the argument that does not fit")
     CHECK(complaint_of([&] { s4d_kernel(p.args()); }).empty());
     named("delta has shape", [](auto& a) { a.delta = a.delta.slice(0, 0, 1); });
     named("A has shape", [](auto& a) { a.A = a.A.slice(1, 0, 1); });
-    named("A has copies that do not divide", [](auto& a) { a.A = {a.A.data(), {3, 5}, {1, 1}}, a.B = {a.B.data(), {3, 5}, {1, 1}}; });
+    named("A has copies that do not divide", [](auto& a) {
+        a.A = {a.A.data(), {3, 5}, {1, 1}}, a.B = {a.B.data(), {3, 5}, {1, 1}};
+    });
     named("B has shape", [](auto& a) { a.B = a.B.slice(0, 0, 1); });
     named("initial_state has shape", [](auto& a) { a.initial_state = a.initial_state.slice(2, 0, 1); });
     named("initial_state has no meaning", [](auto& a) { a.method = s4d_discretization::dss; });

@@ -100,7 +100,8 @@ TEMPLATE_TEST_CASE("s4d_kernel_backward: agrees with the reference in any layout
 {
     for (const layout inputs : all_layouts) {
         for (const layout outputs : all_layouts) {
-            compare<TestType>({.state = 19, .length = 90, .inputs = inputs, .outputs = outputs}, {.tied = true, .initial_state = true});
+            compare<TestType>({.state = 19, .length = 90, .inputs = inputs, .outputs = outputs},
+                              {.tied = true, .initial_state = true});
         }
     }
 }
@@ -123,9 +124,15 @@ TEST_CASE("s4d_kernel_backward: poles of zero have gradients")
     const double dK[] = {1, 1, 1};
     double ddelta;
     complex_double dA;
-    const s4d_kernel_backward_args<double> a{.forward = {.delta = {&delta, 1, 1}, .A = {&A, 1, 1}, .B = {&B, 1, 1}, .C = {&C, 1, 1, 1},
-                                                         .method = s4d_discretization::bilinear, .conjugate_pairs = false},
-                                             .dK = {dK, 1, 1, 3}, .ddelta = {&ddelta, 1, 1}, .dA = {&dA, 1, 1}};
+    const s4d_kernel_backward_args<double> a{.forward = {.delta = {&delta, 1, 1},
+                                                         .A = {&A, 1, 1},
+                                                         .B = {&B, 1, 1},
+                                                         .C = {&C, 1, 1, 1},
+                                                         .method = s4d_discretization::bilinear,
+                                                         .conjugate_pairs = false},
+                                             .dK = {dK, 1, 1, 3},
+                                             .ddelta = {&ddelta, 1, 1},
+                                             .dA = {&dA, 1, 1}};
     s4d_kernel_backward(a);
     CHECK(std::abs(dA - complex_double(0.25)) < 1e-12);   // K = β (1, λ, ...): dβ/dA = Δ²/2 e² = 1/8, β dλ/dA = 1/2 · e² = 1/8
     CHECK(std::abs(ddelta - (0.25 - 0.25)) < 1e-12);      // e² and β A e²
@@ -135,7 +142,8 @@ TEMPLATE_TEST_CASE("s4d_kernel_backward: a NaN reaches exactly what depends on i
 {
     for (const auto method : {s4d_discretization::zoh, s4d_discretization::bilinear}) {
         for (index what = 0; what < 6; ++what) {
-            const s4d_problem<TestType> p({.dim = 4, .state = 19, .length = 90, .copies = 2}, {.method = method, .initial_state = true});
+            const s4d_problem<TestType> p({.dim = 4, .state = 19, .length = 90, .copies = 2},
+                                          {.method = method, .initial_state = true});
             if (what == 0) p.delta(1, 7) = quiet_nan<double>();
             if (what == 1) p.A(1, 18) = quiet_nan<complex_double>();
             if (what == 2) p.B(0, 3) = quiet_nan<std::complex<TestType>>();

@@ -100,8 +100,8 @@ struct s4d_problem {
     }
     bool gaps_untouched() const
     {
-        return K.gaps_untouched() && K_state.gaps_untouched() && ddelta.gaps_untouched() && dA.gaps_untouched() && dB.gaps_untouched() &&
-               dC.gaps_untouched() && dstate.gaps_untouched();
+        return K.gaps_untouched() && K_state.gaps_untouched() && ddelta.gaps_untouched() && dA.gaps_untouched() &&
+               dB.gaps_untouched() && dC.gaps_untouched() && dstate.gaps_untouched();
     }
 };
 

@@ -61,7 +61,10 @@ struct step_problem {
         return p;
     }
 
-    s4d_step_args<T> args() const { return {.h = h, .pole = pole, .input = input, .C = C, .D = D, .conjugate_pairs = pairs, .u = u, .y = y}; }
+    s4d_step_args<T> args() const
+    {
+        return {.h = h, .pole = pole, .input = input, .C = C, .D = D, .conjugate_pairs = pairs, .u = u, .y = y};
+    }
 };
 
 template <class T>
@@ -125,7 +128,8 @@ TEMPLATE_TEST_CASE("s4d_step: agrees with the reference, whatever the sizes and 
         if (n > 0) compare<TestType>({.channels = 1, .state = 5, .length = n}, false, n % 3 == 0);
     }
     for (const layout inputs : all_layouts) {
-        for (const layout outputs : all_layouts) compare<TestType>({.state = 19, .length = 20, .inputs = inputs, .outputs = outputs}, true);
+        for (const layout outputs : all_layouts)
+            compare<TestType>({.state = 19, .length = 20, .inputs = inputs, .outputs = outputs}, true);
     }
     for (const guard edge : {guard::below, guard::above}) {
         for (const index n : {1, 8, 16, 17, 40}) compare<TestType>({.state = n, .length = 17, .edge = edge}, true);
@@ -174,10 +178,18 @@ TEMPLATE_TEST_CASE("s4d_step: equals the convolution with s4d_kernel's kernels",
         const auto u = diagonal_setup{}.input<T, 3>(numbers, {1, length, dim}, {-1, 1});
         const tensor<T, 3> K({channels, dim, length});
         const tensor<T, 4> K_state({1, channels, dim, length}), y({1, length, channels, dim});
-        s4d_kernel(s4d_kernel_args<T>{.delta = delta, .A = A, .B = B, .C = C, .method = method, .rate = 0.9, .initial_state = start, .K = K,
+        s4d_kernel(s4d_kernel_args<T>{.delta = delta,
+                                      .A = A,
+                                      .B = B,
+                                      .C = C,
+                                      .method = method,
+                                      .rate = 0.9,
+                                      .initial_state = start,
+                                      .K = K,
                                       .K_state = K_state});
         const tensor<std::complex<T>, 2> pole({dim, state}), input({dim, state});
-        s4d_discretize(s4d_discretize_args<T>{.delta = delta, .A = A, .B = B, .method = method, .rate = 0.9, .pole = pole, .input = input});
+        s4d_discretize(
+            s4d_discretize_args<T>{.delta = delta, .A = A, .B = B, .method = method, .rate = 0.9, .pole = pole, .input = input});
         const auto h = start.template as<std::complex<T>>();
         s4d_step(s4d_step_args<T>{.h = h, .pole = pole, .input = input, .C = C, .u = u, .y = y});
         const tensor<double, 4> expected({1, length, channels, dim});
@@ -259,15 +271,20 @@ TEST_CASE("s4d_step: names the argument that does not fit")
     std::complex<float> memory[15], other[15];
     const double delta[15] = {};
     const complex_double A[15] = {};
-    const s4d_discretize_args<float> prepare{.delta = {delta, 3, 5}, .A = {A, 3, 5}, .B = {memory, 3, 5}, .method = s4d_discretization::dss,
-                                             .pole = {other, 3, 5}, .input = {other, 3, 5}};
+    const s4d_discretize_args<float> prepare{.delta = {delta, 3, 5},
+                                             .A = {A, 3, 5},
+                                             .B = {memory, 3, 5},
+                                             .method = s4d_discretization::dss,
+                                             .pole = {other, 3, 5},
+                                             .input = {other, 3, 5}};
     CHECK(complaint_of([&] { s4d_discretize(prepare); }) == "s4d_discretize: method is dss, which has no recurrence");
     auto overlapping = prepare;
     overlapping.method = s4d_discretization::zoh;
     CHECK(complaint_of([&] { s4d_discretize(overlapping); }).find("overlaps") != std::string::npos);
 }
 
-TEMPLATE_TEST_CASE("ema_step: agrees with the reference, whatever the sizes and layouts, and can be cut anywhere", "", float, double)
+TEMPLATE_TEST_CASE("ema_step: agrees with the reference, whatever the sizes and layouts, and can be cut anywhere", "", float,
+                   double)
 {
     for (const index n : kernel_states) {
         for (const layout form : all_layouts) {
@@ -299,7 +316,8 @@ TEST_CASE("ema_step: equals the convolution with ema_kernel's kernel")
     for (auto& t : maps) t = tensor<double, 2>({dim, state});
     const tensor<double, 2> K({dim, length});
     reference::ema_kernel(ema_kernel_args<double>{parameters[0], parameters[1], parameters[2], parameters[3], K});
-    ema_discretize(ema_discretize_args<double>{parameters[0], parameters[1], parameters[2], parameters[3], maps[0], maps[1], maps[2]});
+    ema_discretize(
+        ema_discretize_args<double>{parameters[0], parameters[1], parameters[2], parameters[3], maps[0], maps[1], maps[2]});
     const tensor<double, 3> x({1, length, dim}), y({1, length, dim}), h({1, dim, state}), expected({1, length, dim});
     for_each_index(x.view(), [&](auto... i) { x(i...) = numbers.uniform(-1, 1); });
     for_each_index(h.view(), [&](auto... i) { h(i...) = 0; });

@@ -61,7 +61,10 @@ struct vandermonde_problem {
 
     vandermonde_args<T> args() const { return {.log_pole = log_pole, .w = w, .conjugate_pairs = pairs, .K = K}; }
     vandermonde_backward_args<T> backward_args() const { return {.forward = args(), .dK = dK, .dlog_pole = dlog_pole, .dw = dw}; }
-    vandermonde_transpose_args<T> transpose_args() const { return {.log_pole = log_pole, .u = dK, .sum = sum, .weighted = weighted}; }
+    vandermonde_transpose_args<T> transpose_args() const
+    {
+        return {.log_pole = log_pole, .u = dK, .sum = sum, .weighted = weighted};
+    }
 
     void run() const
     {
@@ -80,7 +83,8 @@ struct vandermonde_problem {
     std::vector<std::vector<std::byte>> input_bytes() const { return {log_pole.bytes(), w.bytes(), dK.bytes()}; }
     bool gaps_untouched() const
     {
-        return K.gaps_untouched() && dlog_pole.gaps_untouched() && dw.gaps_untouched() && sum.gaps_untouched() && weighted.gaps_untouched();
+        return K.gaps_untouched() && dlog_pole.gaps_untouched() && dw.gaps_untouched() && sum.gaps_untouched() &&
+               weighted.gaps_untouched();
     }
 };
 
@@ -132,7 +136,8 @@ TEMPLATE_TEST_CASE("vandermonde: sums by hand", "", float, double)
 
     const T u[] = {1, 2, 3};
     std::complex<T> sum[3], weighted[3];
-    const vandermonde_transpose_args<T> t{.log_pole = {poles, 1, 3}, .u = {u, 1, 1, 3}, .sum = {sum, 1, 1, 3}, .weighted = {weighted, 1, 1, 3}};
+    const vandermonde_transpose_args<T> t{
+        .log_pole = {poles, 1, 3}, .u = {u, 1, 1, 3}, .sum = {sum, 1, 1, 3}, .weighted = {weighted, 1, 1, 3}};
     for (const bool plain : {false, true}) {
         plain ? reference::vandermonde_transpose(t) : vandermonde_transpose(t);
         CHECK(std::abs(sum[0] - std::complex<T>(T(2.75))) < 1e-5);        // 1 + 2/2 + 3/4
@@ -190,7 +195,8 @@ TEMPLATE_TEST_CASE("vandermonde: phases hold for 131072 steps", "", float, doubl
     for (index l = 0; l < length; l += 37) {
         long double sum = 0;
         for (std::size_t n = 0; n < z.size(); ++n) {
-            const long double size = std::exp(static_cast<long double>(l) * z[n].real()), angle = static_cast<long double>(l) * z[n].imag();
+            const long double size = std::exp(static_cast<long double>(l) * z[n].real()),
+                              angle = static_cast<long double>(l) * z[n].imag();
             sum += size * (w[n].real() * std::cos(angle) - w[n].imag() * std::sin(angle));
         }
         largest = std::max(largest, std::abs(static_cast<double>(sum)));
@@ -209,7 +215,8 @@ TEST_CASE("vandermonde: poles that grow and poles that are gone after a step")
     reference_args.K = {expected, 1, 1, 300};
     vandermonde(a);
     reference::vandermonde(reference_args);
-    for (std::size_t l = 0; l < K.size(); ++l) CHECK(std::abs(K[l] - expected[l]) <= 1e-12 * (1 + std::exp(0.3 * static_cast<double>(l))));
+    for (std::size_t l = 0; l < K.size(); ++l)
+        CHECK(std::abs(K[l] - expected[l]) <= 1e-12 * (1 + std::exp(0.3 * static_cast<double>(l))));
 }
 
 TEMPLATE_TEST_CASE("vandermonde: a NaN reaches exactly what depends on it", "", float, double)

@@ -32,9 +32,10 @@ void s4d_kernel(std::size_t state, std::size_t length, float delta, const float*
 }
 
 /// The same with sixteen steps side by side, pole after pole, the kernel gathered in memory.
-void s4d_kernel_steps(std::size_t state, std::size_t length, float delta, const float* __restrict A_re, const float* __restrict A_im,
-                      const float* __restrict C_re, const float* __restrict C_im, float* __restrict pole_re, float* __restrict pole_im,
-                      float* __restrict re, float* __restrict im, float* __restrict K)
+void s4d_kernel_steps(std::size_t state, std::size_t length, float delta, const float* __restrict A_re,
+                      const float* __restrict A_im, const float* __restrict C_re, const float* __restrict C_im,
+                      float* __restrict pole_re, float* __restrict pole_im, float* __restrict re, float* __restrict im,
+                      float* __restrict K)
 {
     s4d_kernel(state, 0, delta, A_re, A_im, C_re, C_im, pole_re, pole_im, re, im, K);
     constexpr std::size_t side = 16;

@@ -3,9 +3,10 @@
 namespace plain {
 
 /// One sequence, u and y (length, dim); a state's real and imaginary parts lie apart, as vectors want them.
-void s4d_step(std::size_t dim, std::size_t state, std::size_t length, const float* __restrict pole_re, const float* __restrict pole_im,
-              const float* __restrict input_re, const float* __restrict input_im, const float* __restrict C_re, const float* __restrict C_im,
-              const float* __restrict u, float* __restrict re, float* __restrict im, float* __restrict y)
+void s4d_step(std::size_t dim, std::size_t state, std::size_t length, const float* __restrict pole_re,
+              const float* __restrict pole_im, const float* __restrict input_re, const float* __restrict input_im,
+              const float* __restrict C_re, const float* __restrict C_im, const float* __restrict u, float* __restrict re,
+              float* __restrict im, float* __restrict y)
 {
     for (std::size_t h = 0; h < dim; ++h) {
         const std::size_t at = h * state;

@@ -20,8 +20,17 @@ struct ema_channel {
     planar<double> w;
 
     ema_channel(arena& memory, index state)
-        : pitch(pole_pitch<Arch>(state)), delta(row(memory)), alpha(row(memory)), beta(row(memory)), gamma(row(memory)), p(row(memory)),
-          p_less(row(memory)), damping(row(memory)), damping_less(row(memory)), poles(memory, pitch), w(take_planar(memory, pitch))
+        : pitch(pole_pitch<Arch>(state)),
+          delta(row(memory)),
+          alpha(row(memory)),
+          beta(row(memory)),
+          gamma(row(memory)),
+          p(row(memory)),
+          p_less(row(memory)),
+          damping(row(memory)),
+          damping_less(row(memory)),
+          poles(memory, pitch),
+          w(take_planar(memory, pitch))
     {
     }
 

@@ -35,16 +35,16 @@ void ema_step(const ema_step_args<T>& a, Exec&& exec = {})
     using namespace detail;
     check(a);
     const index state = a.h.extent(2), dim = a.x.extent(2);
-    run_diagonal_steps<Arch>(diagonal_step_problem<T>{.h = a.h,
-                                                      .pole = a.decay,
-                                                      .input = a.input,
-                                                      .C = {a.output.data(), {1, dim, state}, {0, a.output.stride(0), a.output.stride(1)}},
-                                                      .u = a.x,
-                                                      .y = {a.y.data(),
-                                                            {a.y.extent(0), a.y.extent(1), 1, dim},
-                                                            {a.y.stride(0), a.y.stride(1), 0, a.y.stride(2)}},
-                                                      .factor = T(1)},
-                             exec);
+    run_diagonal_steps<Arch>(
+        diagonal_step_problem<T>{
+            .h = a.h,
+            .pole = a.decay,
+            .input = a.input,
+            .C = {a.output.data(), {1, dim, state}, {0, a.output.stride(0), a.output.stride(1)}},
+            .u = a.x,
+            .y = {a.y.data(), {a.y.extent(0), a.y.extent(1), 1, dim}, {a.y.stride(0), a.y.stride(1), 0, a.y.stride(2)}},
+            .factor = T(1)},
+        exec);
 }
 
 }  // namespace ssmkit

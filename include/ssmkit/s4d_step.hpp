@@ -13,9 +13,10 @@ void s4d_step(const s4d_step_args<T>& a, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    run_diagonal_steps<Arch>(diagonal_step_problem<std::complex<T>>{.h = a.h, .pole = a.pole, .input = a.input, .C = a.C, .u = a.u, .y = a.y,
-                                                                    .factor = a.conjugate_pairs ? T(2) : T(1)},
-                             exec);
+    run_diagonal_steps<Arch>(
+        diagonal_step_problem<std::complex<T>>{
+            .h = a.h, .pole = a.pole, .input = a.input, .C = a.C, .u = a.u, .y = a.y, .factor = a.conjugate_pairs ? T(2) : T(1)},
+        exec);
     for (index b = 0; a.D.data() && b < a.u.extent(0); ++b) {
         for (index t = 0; t < a.u.extent(1); ++t) {
             for (index c = 0; c < a.C.extent(0); ++c) {

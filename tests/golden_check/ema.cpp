@@ -26,7 +26,9 @@ const golden::handler ema(
         const bool both = p.flag<bool>("bidirectional");
         p.descriptive("truncation");  // the kernel's length tells
         const auto x = p.input<R>("x", 0, 1, 2);
-        const auto without_last_axis = [](const view<const R, 3>& v) { return v.slice(2, 0, 1).transposed(0, 2)[0].transposed(0, 1); };
+        const auto without_last_axis = [](const view<const R, 3>& v) {
+            return v.slice(2, 0, 1).transposed(0, 2)[0].transposed(0, 1);
+        };
         const auto omega = p.input<R>("omega", 0);
         const auto K = p.output<R>("k", 0, 1);
         const ssmkit::ema_kernel_args<R> forward{.delta = without_last_axis(p.input<R>("delta", 0, 1, 2)),
@@ -35,7 +37,8 @@ const golden::handler ema(
                                                  .gamma = p.input<R>("gamma", 0, 1),
                                                  .K = K};
         p.reference() ? ssmkit::reference::ema_kernel(forward) : ssmkit::ema_kernel(forward, p.execution());
-        const index length = x.extent(0), batch = x.extent(1), dim = x.extent(2), taps = K.extent(1), state = forward.delta.extent(1);
+        const index length = x.extent(0), batch = x.extent(1), dim = x.extent(2), taps = K.extent(1),
+                    state = forward.delta.extent(1);
 
         // Calls f(kernel row, tap, output token, input token) for all terms of a channel's convolutions.
         const auto for_each_term = [&](index h, auto&& f) {
@@ -48,7 +51,8 @@ const golden::handler ema(
         const auto dy = p.input<R>("dout", 0, 1, 2);
         const auto dx = p.output<R>("d_x", 0, 1, 2);
         const auto domega = p.output<R>("d_omega", 0);
-        std::vector<R> dK(static_cast<std::size_t>(K.extent(0) * taps)), linear(static_cast<std::size_t>(length)), slope(linear.size());
+        std::vector<R> dK(static_cast<std::size_t>(K.extent(0) * taps)), linear(static_cast<std::size_t>(length)),
+            slope(linear.size());
         for (index h = 0; h < dim; ++h) {
             if (dy.data()) domega[h] = 0;
             for (index b = 0; b < batch; ++b) {

@@ -81,9 +81,13 @@ void run(problem& p, const tensors<R>& t)
                                                        .dB = t.dB,
                                                        .dC = t.dC};
     p.reference() ? ssmkit::reference::s4d_kernel_backward(backward) : ssmkit::s4d_kernel_backward(backward, p.execution());
-    const auto at = [](const view<const double, 2>& stored, index i, index k) { return static_cast<std::size_t>(i * stored.extent(1) + k); };
-    golden::store_transformed(t.d_delta, t.delta, t.delta_transform, 1, [&](index i, index k) { return ddelta[at(t.delta, i, k)]; });
-    golden::store_transformed(t.d_A_real, t.A_real, t.real_transform, -1, [&](index i, index k) { return dA[at(t.A_real, i, k)].real(); });
+    const auto at = [](const view<const double, 2>& stored, index i, index k) {
+        return static_cast<std::size_t>(i * stored.extent(1) + k);
+    };
+    golden::store_transformed(t.d_delta, t.delta, t.delta_transform, 1,
+                              [&](index i, index k) { return ddelta[at(t.delta, i, k)]; });
+    golden::store_transformed(t.d_A_real, t.A_real, t.real_transform, -1,
+                              [&](index i, index k) { return dA[at(t.A_real, i, k)].real(); });
     golden::store_transformed(t.d_A_imag, t.A_imag, t.imag_transform, t.imag_sign,
                               [&](index i, index k) { return dA[at(t.A_imag, i, k)].imag(); });
 }

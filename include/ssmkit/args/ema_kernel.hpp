@@ -42,7 +42,8 @@ void check(const ema_kernel_args<T>& a)
     require_shape(op, "K", a.K, {{"dim", a.delta.extent(0)}, {"length"}});
     require_distinct_elements(op, "K", a.K);
     const named_footprint outputs[] = {named("K", a.K)};
-    const named_footprint inputs[] = {named("delta", a.delta), named("alpha", a.alpha), named("beta", a.beta), named("gamma", a.gamma)};
+    const named_footprint inputs[] = {named("delta", a.delta), named("alpha", a.alpha), named("beta", a.beta),
+                                      named("gamma", a.gamma)};
     require_disjoint(op, outputs, inputs);
 }
 

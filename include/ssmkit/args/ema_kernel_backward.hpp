@@ -36,9 +36,10 @@ void check(const ema_kernel_backward_args<T>& a)
     optional("dalpha", a.dalpha);
     optional("dbeta", a.dbeta);
     optional("dgamma", a.dgamma);
-    const named_footprint outputs[] = {named("ddelta", a.ddelta), named("dalpha", a.dalpha), named("dbeta", a.dbeta), named("dgamma", a.dgamma)};
-    const named_footprint inputs[] = {named("delta", f.delta), named("alpha", f.alpha), named("beta", f.beta), named("gamma", f.gamma),
-                                      named("dK", a.dK)};
+    const named_footprint outputs[] = {named("ddelta", a.ddelta), named("dalpha", a.dalpha), named("dbeta", a.dbeta),
+                                       named("dgamma", a.dgamma)};
+    const named_footprint inputs[] = {named("delta", f.delta), named("alpha", f.alpha), named("beta", f.beta),
+                                      named("gamma", f.gamma), named("dK", a.dK)};
     require_disjoint(op, outputs, inputs);
 }
 

@@ -34,7 +34,8 @@ void check(const ema_step_args<T>& a)
     using namespace detail;
     static_assert(kernel_element<T>);
     constexpr const char* op = "ema_step";
-    const axis batch{"batch", a.x.extent(0)}, length{"length", a.x.extent(1)}, dim{"dim", a.x.extent(2)}, state{"state", a.h.extent(2)};
+    const axis batch{"batch", a.x.extent(0)}, length{"length", a.x.extent(1)}, dim{"dim", a.x.extent(2)},
+        state{"state", a.h.extent(2)};
     require_shape(op, "x", a.x, {{"batch"}, {"length"}, {"dim"}});
     require_shape(op, "h", a.h, {batch, dim, {"state"}});
     require_shape(op, "decay", a.decay, {dim, state});
@@ -62,7 +63,8 @@ void check(const ema_discretize_args<T>& a)
     require_distinct_elements(op, "input", a.input);
     require_distinct_elements(op, "output", a.output);
     const named_footprint outputs[] = {named("decay", a.decay), named("input", a.input), named("output", a.output)};
-    const named_footprint inputs[] = {named("delta", a.delta), named("alpha", a.alpha), named("beta", a.beta), named("gamma", a.gamma)};
+    const named_footprint inputs[] = {named("delta", a.delta), named("alpha", a.alpha), named("beta", a.beta),
+                                      named("gamma", a.gamma)};
     require_disjoint(op, outputs, inputs);
 }
 

@@ -29,7 +29,8 @@ void check(const s4d_discretize_args<T>& a)
     require_shape(op, "delta", a.delta, {{"dim"}, {"state"}});
     require_shape(op, "A", a.A, {{"copies"}, state});
     require_shape(op, "B", a.B, {copies, state});
-    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
+    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A",
+            "has copies that do not divide dim");
     require(a.method != s4d_discretization::dss, op, "method", "is dss, which has no recurrence");
     require_shape(op, "pole", a.pole, {dim, state});
     require_shape(op, "input", a.input, {dim, state});

@@ -45,7 +45,8 @@ void check(const s4d_step_args<T>& a)
     require_distinct_elements(op, "h", a.h);
     require_distinct_elements(op, "y", a.y);
     const named_footprint outputs[] = {named("h", a.h), named("y", a.y)};
-    const named_footprint inputs[] = {named("u", a.u), named("pole", a.pole), named("input", a.input), named("C", a.C), named("D", a.D)};
+    const named_footprint inputs[] = {named("u", a.u), named("pole", a.pole), named("input", a.input), named("C", a.C),
+                                      named("D", a.D)};
     require_disjoint(op, outputs, inputs);
 }
 

@@ -35,7 +35,9 @@ template <class Arch, index Registers, class E, bool Whole = false>
     }
     alignas(64) E buffer[static_cast<std::size_t>(Registers * each)] = {};
     for (index i = 0; i < count; ++i) buffer[i] = from[first + i];
-    unrolled<Registers>([&](auto k) __attribute__((always_inline)) { to[k] = vec<R, Arch>::load_aligned(reinterpret_cast<const R*>(buffer) + k * n); });
+    unrolled<Registers>([&](auto k) __attribute__((always_inline)) {
+        to[k] = vec<R, Arch>::load_aligned(reinterpret_cast<const R*>(buffer) + k * n);
+    });
 }
 
 template <class Arch, index Registers, class E, bool Whole = false>
@@ -50,7 +52,9 @@ template <class Arch, index Registers, class E, bool Whole = false>
         return;
     }
     alignas(64) E buffer[static_cast<std::size_t>(Registers * each)];
-    unrolled<Registers>([&](auto k) __attribute__((always_inline)) { from[k].store_aligned(reinterpret_cast<R*>(buffer) + k * n); });
+    unrolled<Registers>([&](auto k) __attribute__((always_inline)) {
+        from[k].store_aligned(reinterpret_cast<R*>(buffer) + k * n);
+    });
     for (index i = 0; i < count; ++i) to[first + i] = buffer[i];
 }
 
@@ -69,7 +73,8 @@ struct diagonal_step_channel {
 /// `Registers` registers of the state from pole `first`, tokens [t0, t0 + count), count at most diagonal_step_tokens. y is added to
 /// but for the first pole. The lanes run along the state, whose elements are independent.
 template <class Arch, index Registers, class E>
-[[gnu::noinline, gnu::flatten]] void diagonal_step_block(const diagonal_step_channel<E>& channel, index first, index t0, index count)
+[[gnu::noinline, gnu::flatten]] void diagonal_step_block(const diagonal_step_channel<E>& channel, index first, index t0,
+                                                         index count)
 {
     using R = real_t<E>;
     using v = vec<R, Arch>;
@@ -91,7 +96,8 @@ template <class Arch, index Registers, class E>
         if constexpr (complex) real[k] = pick<pair_lanes::first>(real[k]);
     });
     if (channels > 0) load_output(0);
-    alignas(64) R sums[static_cast<std::size_t>(diagonal_step_tokens * n)], states[static_cast<std::size_t>(diagonal_step_tokens * Registers * n)];
+    alignas(64) R sums[static_cast<std::size_t>(diagonal_step_tokens * n)],
+        states[static_cast<std::size_t>(diagonal_step_tokens * Registers * n)];
     for (index t = 0; t < count; ++t) {
         const v u(m.u[t0 + t]);
         v sum(R(0));
@@ -103,7 +109,9 @@ template <class Arch, index Registers, class E>
         });
         sum.store_aligned(sums + t * n);
         if (channels > 1) {
-            unrolled<Registers>([&](auto k) __attribute__((always_inline)) { h[k].store_aligned(states + (t * Registers + k) * n); });
+            unrolled<Registers>([&](auto k) __attribute__((always_inline)) {
+                h[k].store_aligned(states + (t * Registers + k) * n);
+            });
         }
     }
     store_elements<Arch, Registers, E>(h, first, m.h);
@@ -157,7 +165,8 @@ struct diagonal_step_problem {
 /// One token of at most a register of channels, c0 ..., of sequence b: outputs are summed across lanes for all of them at once,
 /// which halves the time of a call. `Registers` of the state from pole `first`; all operations are those of diagonal_step_block.
 template <class Arch, index Registers, bool Whole, class E>
-[[gnu::noinline, gnu::flatten]] void diagonal_step_token(const diagonal_step_problem<E>& problem, index b, index c0, index count, index first)
+[[gnu::noinline, gnu::flatten]] void diagonal_step_token(const diagonal_step_problem<E>& problem, index b, index c0, index count,
+                                                         index first)
 {
     using R = real_t<E>;
     using v = vec<R, Arch>;
@@ -247,7 +256,8 @@ void run_diagonal_steps(const diagonal_step_problem<E>& p, Exec& exec)
         for (index c = begin; length == 1 && c < end; c += n) {
             for_each_step_group<Arch, E>(state, [&](index first, auto registers) {
                 const bool whole = contiguous && first + registers * elements_in_register<E, Arch> <= state;
-                const auto token = whole ? diagonal_step_token<Arch, registers, true, E> : diagonal_step_token<Arch, registers, false, E>;
+                const auto token =
+                    whole ? diagonal_step_token<Arch, registers, true, E> : diagonal_step_token<Arch, registers, false, E>;
                 token(p, b, c, std::min(n, end - c), first);
             });
         }

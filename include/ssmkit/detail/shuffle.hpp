@@ -82,10 +82,11 @@ template <class T, class Arch>
 template <class T, class Arch>
 [[gnu::always_inline]] inline T sum_in_order(vec<T, Arch> x)
 {
+    using reg = typename vec<T, Arch>::register_type;
     for_each_block_size<T, Arch>([&](auto distance) {
         [&]<index... L>(std::integer_sequence<index, L...>) {
-            const typename vec<T, Arch>::register_type r = x;
-            x = x + vec<T, Arch>(typename vec<T, Arch>::register_type(__builtin_shufflevector(r, r, static_cast<int>(L ^ distance)...)));
+            const reg r = x;
+            x = x + vec<T, Arch>(reg(__builtin_shufflevector(r, r, static_cast<int>(L ^ distance)...)));
         }(std::make_integer_sequence<index, lanes<T, Arch>>{});
     });
     return x.get(0);

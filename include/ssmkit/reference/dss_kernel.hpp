@@ -19,7 +19,8 @@ struct dss_pole {
     double origin;
 };
 
-inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon, double length)
+inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,
+                            double length)
 {
     const std::complex<double> z(delta_re * A.real(), delta_im * A.imag());
     if (scaling == dss_scaling::none) return {z, 1, 0};
@@ -34,8 +35,8 @@ struct dss_gain_gradient {
     std::complex<double> z, A;
 };
 
-inline dss_gain_gradient dss_gain_backward(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,
-                                           double length, std::complex<double> dgain)
+inline dss_gain_gradient dss_gain_backward(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling,
+                                           double epsilon, double length, std::complex<double> dgain)
 {
     using complex = std::complex<double>;
     const complex z(delta_re * A.real(), delta_im * A.imag());
@@ -78,7 +79,8 @@ void dss_kernel(const dss_kernel_args<T>& a)
                 double sum = 0;
                 for (index n = 0; n < a.W.extent(2); ++n) {
                     const detail::dss_pole& p = poles[static_cast<std::size_t>(n)];
-                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin))).real();
+                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin)))
+                               .real();
                 }
                 a.K(c, h, l) = static_cast<T>(sum);
             }

@@ -16,8 +16,10 @@ struct ema_component {
     template <class T>
     ema_component(const ema_kernel_args<T>& a, index h, index n)
         : p(to_positive(positive_transform::sigmoid, static_cast<double>(a.delta(h, n)))),
-          damping(to_positive(positive_transform::sigmoid, static_cast<double>(a.alpha(h, n)))), log_q(std::log1p(-p * damping)),
-          w(p * static_cast<double>(a.beta(h, n)) * static_cast<double>(a.gamma(h, n)) / std::sqrt(static_cast<double>(a.delta.extent(1))))
+          damping(to_positive(positive_transform::sigmoid, static_cast<double>(a.alpha(h, n)))),
+          log_q(std::log1p(-p * damping)),
+          w(p * static_cast<double>(a.beta(h, n)) * static_cast<double>(a.gamma(h, n)) /
+            std::sqrt(static_cast<double>(a.delta.extent(1))))
     {
     }
 
@@ -62,7 +64,8 @@ void ema_kernel_backward(const ema_kernel_backward_args<T>& a)
             const double dq = c.p * beta * gamma * S1, dp = beta * gamma * S0 - c.damping * dq;
             const double others = static_cast<double>(f.delta(h, n)), damped = static_cast<double>(f.alpha(h, n));
             if (a.ddelta.data()) a.ddelta(h, n) = static_cast<T>(dp * to_positive_derivative(positive_transform::sigmoid, others));
-            if (a.dalpha.data()) a.dalpha(h, n) = static_cast<T>(-c.p * dq * to_positive_derivative(positive_transform::sigmoid, damped));
+            if (a.dalpha.data())
+                a.dalpha(h, n) = static_cast<T>(-c.p * dq * to_positive_derivative(positive_transform::sigmoid, damped));
             if (a.dbeta.data()) a.dbeta(h, n) = static_cast<T>(c.p * gamma * S0);
             if (a.dgamma.data()) a.dgamma(h, n) = static_cast<T>(c.p * beta * S0 * over);
         }

@@ -12,7 +12,9 @@ template <class T>
 diagonal_kernel<T> s4d_diagonal_kernel(const s4d_kernel_args<T>& a, index length)
 {
     const bool dss = a.method == s4d_discretization::dss;
-    const pole_gain kind = dss ? pole_gain::softmax : a.method == s4d_discretization::bilinear ? pole_gain::bilinear : pole_gain::zoh;
+    const pole_gain kind = dss                                        ? pole_gain::softmax
+                           : a.method == s4d_discretization::bilinear ? pole_gain::bilinear
+                                                                      : pole_gain::zoh;
     return {.delta_re = a.delta,
             .delta_im = a.delta,
             .A = a.A,

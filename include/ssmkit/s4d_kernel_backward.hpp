@@ -28,7 +28,8 @@ std::size_t s4d_kernel_backward_workspace_size(const s4d_kernel_backward_args<T>
 }
 
 /// The gradients of s4d_kernel: equations at s4d_kernel_backward_args. Throws shape_error before anything is written. Nothing of
-/// the forward pass is needed. Work splits over dim; the result does not depend on the split, bit for bit.
+/// the forward pass is needed. Work splits over dim; the result does not depend on the split, bit for bit. float gradients lie
+/// within 4e-6 of the largest one of an exact computation, as a rule; those that cancel within 1e-5.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void s4d_kernel_backward(const s4d_kernel_backward_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {

@@ -18,7 +18,8 @@ std::size_t vandermonde_backward_workspace_size(const vandermonde_backward_args<
 }
 
 /// The gradients of vandermonde: equations at vandermonde_backward_args. Throws shape_error before anything is written. Work
-/// splits over dim; the result does not depend on the split, bit for bit.
+/// splits over dim; the result does not depend on the split, bit for bit. float gradients lie within 4e-6 of the largest one of an
+/// exact computation.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void vandermonde_backward(const vandermonde_backward_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {

@@ -60,7 +60,8 @@ void check_s4d_parameters(const char* op, const s4d_kernel_args<T>& a)
     require_shape(op, "delta", a.delta, {dim, state});
     require_shape(op, "A", a.A, {{"copies"}, state});
     require_shape(op, "B", a.B, {copies, state});
-    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
+    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A",
+            "has copies that do not divide dim");
     require_shape_if_given(op, "initial_state", a.initial_state, {{"batch"}, dim, state});
     require(a.method != s4d_discretization::dss || !a.initial_state.data(), op, "initial_state", "has no meaning with dss");
 }
@@ -76,7 +77,8 @@ void check(const s4d_kernel_args<T>& a)
     check_s4d_parameters(op, a);
     const axis channels{"channels", a.C.extent(0)}, dim{"dim", a.C.extent(1)};
     require_shape(op, "K", a.K, {channels, dim, {"length"}});
-    require_shape_if_given(op, "K_state", a.K_state, {{"batch", a.initial_state.extent(0)}, channels, dim, {"length", a.K.extent(2)}});
+    require_shape_if_given(op, "K_state", a.K_state,
+                           {{"batch", a.initial_state.extent(0)}, channels, dim, {"length", a.K.extent(2)}});
     require(!a.K_state.data() || a.initial_state.data(), op, "initial_state", "is not given, but K_state is");
     require_distinct_elements(op, "K", a.K);
     require_distinct_elements(op, "K_state", a.K_state);

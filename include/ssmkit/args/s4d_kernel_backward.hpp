@@ -43,7 +43,8 @@ void check(const s4d_kernel_backward_args<T>& a)
     require_shape_if_given(op, "dB", a.dB, {copies, state});
     require_shape_if_given(op, "dC", a.dC, {channels, dim, state});
     require_shape_if_given(op, "dinitial_state", a.dinitial_state, {batch, dim, state});
-    require(a.ddelta.empty() || a.ddelta.extent(0) <= 1 || a.ddelta.stride(0) != 0, op, "ddelta", "is written but has stride 0 along dim");
+    require(a.ddelta.empty() || a.ddelta.extent(0) <= 1 || a.ddelta.stride(0) != 0, op, "ddelta",
+            "is written but has stride 0 along dim");
     require_distinct_elements(op, "dA", a.dA);
     require_distinct_elements(op, "dB", a.dB);
     require_distinct_elements(op, "dC", a.dC);

@@ -3,6 +3,9 @@
 // Registers of complex numbers, real and imaginary parts apart, and what the poles of a diagonal system are made from: powers
 // and exponentials in double, whose phases hold for millions of steps.
 
+#include <algorithm>
+#include <type_traits>
+
 #include <ssmkit/detail/math.hpp>
 
 namespace ssmkit::detail {
@@ -91,6 +94,43 @@ template <class Arch, class E, class R>
 {
     store(x.re, p.re);
     store(x.im, p.im);
+}
+
+/// to <- f(values at the same pole of each row)
+template <class Arch, class F, class... Rows>
+[[gnu::always_inline]] inline void for_poles(index pitch, planar<double> to, F&& f, const Rows&... rows)
+{
+    for (index i = 0; i < pitch; i += lanes<double, Arch>) {
+        store_complex(f(load_complex<Arch>(planar<const double>{rows.re + i, rows.im + i})...), to + i);
+    }
+}
+
+template <class Arch>
+[[gnu::noinline, gnu::flatten]] void multiply_poles(index pitch, planar<double> to, planar<const double> a, planar<const double> b,
+                                                    double factor = 1)
+{
+    using c = complex_vec<double, Arch>;
+    const vec<double, Arch> f(factor);
+    for_poles<Arch>(pitch, to, [&](const c& x, const c& y) __attribute__((always_inline)) { return scaled(f, x * y); }, a, b);
+}
+
+/// sum <- sum + factor a conj(b)
+template <class Arch>
+[[gnu::noinline, gnu::flatten]] void add_conj_product(index pitch, planar<double> sum, planar<const double> a,
+                                                      planar<const double> b, double factor = 1)
+{
+    using c = complex_vec<double, Arch>;
+    const vec<double, Arch> f(factor);
+    const auto add = [&](const c& s, const c& x, const c& y) __attribute__((always_inline)) {
+        return s + scaled(f, times_conj(x, y));
+    };
+    for_poles<Arch>(pitch, sum, add, sum, a, b);
+}
+
+inline void clear_planar(planar<double> row, index pitch)
+{
+    std::fill_n(row.re, pitch, 0.0);
+    std::fill_n(row.im, pitch, 0.0);
 }
 
 /// Cosine and sine of k Im z / 2: half the angle of e^{kz}, whole turns of which are removed exactly.

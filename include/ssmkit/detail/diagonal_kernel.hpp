@@ -42,42 +42,6 @@ struct diagonal_kernel_gradients {
     view<std::complex<T>, 3> dC, dinitial_state;
 };
 
-/// to <- f(values at the same pole of each row)
-template <class Arch, class F, class... Rows>
-[[gnu::always_inline]] inline void for_poles(index pitch, planar<double> to, F&& f, const Rows&... rows)
-{
-    for (index i = 0; i < pitch; i += lanes<double, Arch>) {
-        store_complex(f(load_complex<Arch>(planar<const double>{rows.re + i, rows.im + i})...), to + i);
-    }
-}
-
-template <class Arch>
-[[gnu::noinline, gnu::flatten]] void multiply_poles(index pitch, planar<double> to, planar<const double> a, planar<const double> b,
-                                                    double factor = 1)
-{
-    using c = complex_vec<double, Arch>;
-    const vec<double, Arch> f(factor);
-    for_poles<Arch>(pitch, to, [&](const c& x, const c& y) __attribute__((always_inline)) { return scaled(f, x * y); }, a, b);
-}
-
-/// sum <- sum + factor a conj(b)
-template <class Arch>
-[[gnu::noinline, gnu::flatten]] void add_conj_product(index pitch, planar<double> sum, planar<const double> a,
-                                                      planar<const double> b, double factor = 1)
-{
-    using c = complex_vec<double, Arch>;
-    const vec<double, Arch> f(factor);
-    for_poles<Arch>(
-        pitch, sum, [&](const c& s, const c& x, const c& y) __attribute__((always_inline)) { return s + scaled(f, times_conj(x, y)); },
-        sum, a, b);
-}
-
-inline void clear_planar(planar<double> row, index pitch)
-{
-    std::fill_n(row.re, pitch, 0.0);
-    std::fill_n(row.im, pitch, 0.0);
-}
-
 /// Where both passes begin with a channel.
 template <class T, class Arch>
 class diagonal_channel {
@@ -279,8 +243,9 @@ private:
             },
             planar<const double>(this->system_.poles.value), moments_.sum());
         for_poles<Arch>(
-            this->pitch_, derivative_, [](const c& sum, const c& weighted) __attribute__((always_inline)) { return conj(sum + weighted); },
-            moments_.sum(), moments_.weighted());
+            this->pitch_, derivative_,
+            [](const c& sum, const c& weighted) __attribute__((always_inline)) { return conj(sum + weighted); }, moments_.sum(),
+            moments_.weighted());
     }
 
     /// The row of K_state, whose weights are C λ s.
@@ -379,7 +344,9 @@ void run_diagonal_kernel_backward(const char* op, const diagonal_kernel<T>& k, c
     const index pitch = pole_pitch<Arch>(k.state()), dim = k.dim(), copies = k.A.extent(0);
     arena all(own.memory().subspan(0, bytes.shared));
     double* const rows = all.take<double>(static_cast<std::size_t>(4 * pitch * dim));
-    const auto row = [&](index h, index which) { return planar<double>{rows + (4 * h + 2 * which) * pitch, rows + (4 * h + 2 * which + 1) * pitch}; };
+    const auto row = [&](index h, index which) {
+        return planar<double>{rows + (4 * h + 2 * which) * pitch, rows + (4 * h + 2 * which + 1) * pitch};
+    };
     run_tasks(exec, static_cast<std::size_t>(dim), [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         const auto h = static_cast<index>(task);

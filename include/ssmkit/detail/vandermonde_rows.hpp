@@ -46,9 +46,11 @@ template <class R, class Arch>
 class vandermonde_sums {
 public:
     vandermonde_sums(arena& memory, index state, index length, bool real)
-        : tables_(memory, state, length, vandermonde_rows, real), pitch_(tables_.pitch()),
+        : tables_(memory, state, length, vandermonde_rows, real),
+          pitch_(tables_.pitch()),
           right_(memory.take<R>(static_cast<std::size_t>((real ? 1 : 2) * pitch_ * Q))),
-          left_(memory.take<R>(static_cast<std::size_t>(2 * pitch_ * G))), weights_(memory.take<R>(static_cast<std::size_t>(2 * pitch_))),
+          left_(memory.take<R>(static_cast<std::size_t>(2 * pitch_ * G))),
+          weights_(memory.take<R>(static_cast<std::size_t>(2 * pitch_))),
           out_(memory.take<R>(static_cast<std::size_t>(vandermonde_segment)))
     {
     }

@@ -195,7 +195,10 @@ private:
         for (index i = 0; i < pitch_; i += lanes<double, Arch>) {
             const auto p16 = load_complex<Arch>(sixteenth_ + i), p32 = p16 * p16, p48 = p32 * p16;
             const complex_vec<double, Arch> quarters[] = {p16, p32, p48};
-            for (index j = 0; j < 3; ++j) store_complex(quarters[j], planar<R>{quarters_ + j * 2 * pitch_ + i, quarters_ + (j * 2 + 1) * pitch_ + i});
+            for (index j = 0; j < 3; ++j) {
+                R* const row = quarters_ + j * 2 * pitch_ + i;
+                store_complex(quarters[j], planar<R>{row, row + pitch_});
+            }
             store_complex(p32 * p32, start_ + i);
         }
     }

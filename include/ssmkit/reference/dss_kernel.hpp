@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <cstddef>
+#include <vector>
 
 #include <ssmkit/args/dss_kernel_backward.hpp>
 #include <ssmkit/discretize.hpp>
@@ -17,7 +19,8 @@ struct dss_pole {
     double origin;
 };
 
-inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon, double length)
+inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,
+                            double length)
 {
     const std::complex<double> z(delta_re * A.real(), delta_im * A.imag());
     if (scaling == dss_scaling::none) return {z, 1, 0};
@@ -32,8 +35,8 @@ struct dss_gain_gradient {
     std::complex<double> z, A;
 };
 
-inline dss_gain_gradient dss_gain_backward(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,
-                                           double length, std::complex<double> dgain)
+inline dss_gain_gradient dss_gain_backward(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling,
+                                           double epsilon, double length, std::complex<double> dgain)
 {
     using complex = std::complex<double>;
     const complex z(delta_re * A.real(), delta_im * A.imag());
@@ -65,14 +68,19 @@ void dss_kernel(const dss_kernel_args<T>& a)
 {
     check(a);
     const index length = a.K.extent(2);
-    for (index c = 0; c < a.W.extent(0); ++c) {
-        for (index h = 0; h < a.W.extent(1); ++h) {
+    for (index h = 0; h < a.W.extent(1); ++h) {
+        std::vector<detail::dss_pole> poles;
+        for (index n = 0; n < a.W.extent(2); ++n) {
+            poles.push_back(
+                detail::dss_pole_of(a.A[n], a.delta(h, 0), a.delta(h, 1), a.scaling, a.epsilon, static_cast<double>(length)));
+        }
+        for (index c = 0; c < a.W.extent(0); ++c) {
             for (index l = 0; l < length; ++l) {
                 double sum = 0;
                 for (index n = 0; n < a.W.extent(2); ++n) {
-                    const detail::dss_pole p =
-                        detail::dss_pole_of(a.A[n], a.delta(h, 0), a.delta(h, 1), a.scaling, a.epsilon, static_cast<double>(length));
-                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin))).real();
+                    const detail::dss_pole& p = poles[static_cast<std::size_t>(n)];
+                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin)))
+                               .real();
                 }
                 a.K(c, h, l) = static_cast<T>(sum);
             }

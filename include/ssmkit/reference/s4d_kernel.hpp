@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <complex>
+#include <cstddef>
 #include <numbers>
+#include <vector>
 
 #include <ssmkit/args/s4d_kernel.hpp>
 #include <ssmkit/discretize.hpp>
@@ -71,19 +73,21 @@ void s4d_kernel(const s4d_kernel_args<T>& a)
     using complex = std::complex<double>;
     const index length = a.K.extent(2), state = a.C.extent(2);
     for (index h = 0; h < a.C.extent(1); ++h) {
+        std::vector<detail::s4d_pole> poles;
+        for (index n = 0; n < state; ++n) poles.push_back(detail::s4d_pole_of(a, h, n, length));
         for (index c = 0; c < a.C.extent(0); ++c) {
             for (index l = 0; l < length; ++l) {
                 double sum = 0;
                 for (index n = 0; n < state; ++n) {
-                    const detail::s4d_pole p = detail::s4d_pole_of(a, h, n, length);
+                    const detail::s4d_pole& p = poles[static_cast<std::size_t>(n)];
                     sum += (detail::s4d_output(a, c, h, n) * complex(a.B(h % a.A.extent(0), n)) * p.gain * p.power(l)).real();
                 }
                 a.K(c, h, l) = static_cast<T>(detail::s4d_factor(a) * sum);
                 for (index b = 0; b < a.K_state.extent(0); ++b) {
                     sum = 0;
                     for (index n = 0; n < state; ++n) {
-                        const detail::s4d_pole p = detail::s4d_pole_of(a, h, n, length);
-                        sum += (detail::s4d_output(a, c, h, n) * p.power(l + 1) * complex(a.initial_state(b, h, n))).real();
+                        const complex power = poles[static_cast<std::size_t>(n)].power(l + 1);
+                        sum += (detail::s4d_output(a, c, h, n) * power * complex(a.initial_state(b, h, n))).real();
                     }
                     a.K_state(b, c, h, l) = static_cast<T>(detail::s4d_factor(a) * sum);
                 }

@@ -26,8 +26,8 @@ struct s4d_moments {
 
 /// g(A) and g(Δ) of g(λ) and g(β).
 template <class T>
-discretize_gradient<std::complex<double>> s4d_pole_backward(const s4d_kernel_args<T>& f, index h, index n, index length, std::complex<double> dpole,
-                                                            std::complex<double> dgain)
+discretize_gradient<std::complex<double>> s4d_pole_backward(const s4d_kernel_args<T>& f, index h, index n, index length,
+                                                            std::complex<double> dpole, std::complex<double> dgain)
 {
     const std::complex<double> A = f.A(h % f.A.extent(0), n);
     const double delta = f.rate * f.delta(h, n);
@@ -74,7 +74,8 @@ void s4d_kernel_backward(const s4d_kernel_backward_args<T>& a)
                         const detail::s4d_moments k(p, a.dK_state[b][c][h]);
                         dC += factor * k.sum * std::conj(p.value * state);
                         dpole += factor * (k.derivative * std::conj(C * p.value * state) + k.sum * std::conj(C * state));
-                        if (a.dinitial_state.data()) a.dinitial_state(b, h, n) += std::complex<T>(factor * k.sum * std::conj(C * p.value));
+                        if (a.dinitial_state.data())
+                            a.dinitial_state(b, h, n) += std::complex<T>(factor * k.sum * std::conj(C * p.value));
                     }
                     if (a.dC.data()) a.dC(c, h, n) = dropped ? std::complex<T>(0) : std::complex<T>(dC);
                 }

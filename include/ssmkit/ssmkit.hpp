@@ -18,6 +18,8 @@
 #include <ssmkit/linear_scan_backward.hpp>
 #include <ssmkit/noncausal_ssd.hpp>
 #include <ssmkit/parameters.hpp>
+#include <ssmkit/s5.hpp>
+#include <ssmkit/s5_backward.hpp>
 #include <ssmkit/segments.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>

@@ -43,7 +43,7 @@ struct s5_args {
     view<const std::uint8_t, 2> reset{};     ///< (batch, length)       optional; non-zero: a sequence begins at this token
     discretization method = discretization::zoh;
     bool conjugate_pairs = true;  ///< state counts pairs, f = 2; otherwise f = 1
-    bool clip_eigs = false;       ///< Re A above -1e-4 counts as -1e-4 and has no gradient
+    bool clip_eigs = false;       ///< Re A above -1e-4 counts as -1e-4 and has no gradient; only with delta
     bool reverse = false;         ///< visit the tokens from last to first; the first visited is where a sequence begins
     bool bidirectional = false;   ///< both ways; reset then tells the first tokens in the order of time
     bool liquid = false;
@@ -103,6 +103,7 @@ void check_s5(const char* op, const s5_args<T>& a)
     require(a.D.data() == nullptr || a.C.extent(0) == a.D.extent(0), op, "D", "is given although C has not as many outputs as u has channels");
     require_shape_if_given(op, "initial_state", a.initial_state, {batch, states});
     require_shape_if_given(op, "reset", a.reset, {batch, length});
+    require(!a.clip_eigs || a.delta.data() != nullptr, op, "clip_eigs", "is set without delta");
     require(!(a.reverse && a.bidirectional), op, "reverse", "is set beside bidirectional");
 }
 

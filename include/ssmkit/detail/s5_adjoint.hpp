@@ -302,7 +302,7 @@ struct s5_adjoint {
     void sum_column(index group, index first, index count) const
     {
         const index tile = s.piece * n;
-        for (index k = 0; k < count; ++k) {
+        for (index k = count; k-- > 0;) {  // from the last piece to the first, as the spans go
             const index tokens = s.tokens(first + k);
             const R* const panel_u = u + k * s.dim_panel();
             if (group < s.state_tiles) {

@@ -20,6 +20,7 @@
 #include <ssmkit/parameters.hpp>
 #include <ssmkit/s5.hpp>
 #include <ssmkit/s5_backward.hpp>
+#include <ssmkit/s5_step.hpp>
 #include <ssmkit/segments.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>

@@ -116,6 +116,19 @@ struct s5_forward {
     }
 };
 
+template <class Arch, class T, class Exec>
+void run_s5(const s5_args<T>& a, arena& memory, Exec& exec)
+{
+    s5_forward<Arch, T> scan(a, concurrency(exec), memory);
+    for (index b = 0; b < a.final_state.extent(0) && a.u.extent(1) == 0; ++b) {
+        for (index i = 0; i < a.final_state.extent(1); ++i) {
+            a.final_state(b, i) = a.initial_state.data() ? a.initial_state(b, i) : typename s5_args<T>::complex(0);
+        }
+    }
+    scan.run(a.reverse, 0, exec);
+    if (a.bidirectional) scan.run(true, scan.s.state, exec);
+}
+
 }  // namespace detail
 
 /// Bytes of scratch memory with which s5(a) runs on any resource of at most this concurrency. In values of compute_t<T>:
@@ -137,20 +150,9 @@ void s5(const s5_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    const std::size_t slots = concurrency(exec);
-    const scratch own("s5", memory, s5_workspace_size<Arch>(a, slots));
+    const scratch own("s5", memory, s5_workspace_size<Arch>(a, concurrency(exec)));
     arena parts(own.memory());
-    s5_forward<Arch, T> scan(a, slots, parts);
-    if (a.u.extent(1) == 0) {
-        for (index b = 0; b < a.final_state.extent(0); ++b) {
-            for (index i = 0; i < a.final_state.extent(1); ++i) {
-                a.final_state(b, i) = a.initial_state.data() ? a.initial_state(b, i) : typename s5_args<T>::complex(0);
-            }
-        }
-        return;
-    }
-    scan.run(a.reverse, 0, exec);
-    if (a.bidirectional) scan.run(true, scan.s.state, exec);
+    run_s5<Arch>(a, parts, exec);
 }
 
 /// The same with scratch memory of its own.

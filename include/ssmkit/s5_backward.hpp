@@ -26,20 +26,9 @@ void s5_backward(const s5_backward_args<T>& a, workspace memory = {}, Exec&& exe
 {
     using namespace detail;
     check(a);
-    const s5_args<T>& f = a.forward;
-    const std::size_t slots = concurrency(exec);
-    const scratch own("s5_backward", memory, s5_backward_workspace_size<Arch>(a, slots));
+    const scratch own("s5_backward", memory, s5_backward_workspace_size<Arch>(a, concurrency(exec)));
     arena parts(own.memory());
-    s5_adjoint<Arch, T> scan(a, slots, parts);
-    if (f.u.extent(1) == 0) {
-        for (index b = 0; b < a.dinitial_state.extent(0); ++b) {
-            for (index i = 0; i < a.dinitial_state.extent(1); ++i) {
-                a.dinitial_state(b, i) = a.dfinal_state.data() ? a.dfinal_state(b, i) : typename s5_args<T>::complex(0);
-            }
-        }
-    }
-    scan.run(f.reverse, false, exec);
-    if (f.bidirectional) scan.run(true, true, exec);
+    run_s5_backward<Arch>(a, parts, exec);
 }
 
 /// The same with scratch memory of its own.

@@ -16,6 +16,8 @@
 #include <ssmkit/linear_attention_update.hpp>
 #include <ssmkit/linear_scan.hpp>
 #include <ssmkit/linear_scan_backward.hpp>
+#include <ssmkit/lru.hpp>
+#include <ssmkit/lru_backward.hpp>
 #include <ssmkit/noncausal_ssd.hpp>
 #include <ssmkit/parameters.hpp>
 #include <ssmkit/s5.hpp>

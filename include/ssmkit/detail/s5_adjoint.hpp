@@ -371,4 +371,17 @@ struct s5_adjoint {
     }
 };
 
+template <class Arch, class T, class Exec>
+void run_s5_backward(const s5_backward_args<T>& a, arena& memory, Exec& exec)
+{
+    s5_adjoint<Arch, T> scan(a, concurrency(exec), memory);
+    for (index b = 0; b < a.dinitial_state.extent(0) && a.forward.u.extent(1) == 0; ++b) {
+        for (index i = 0; i < a.dinitial_state.extent(1); ++i) {
+            a.dinitial_state(b, i) = a.dfinal_state.data() ? a.dfinal_state(b, i) : typename s5_args<T>::complex(0);
+        }
+    }
+    scan.run(a.forward.reverse, false, exec);
+    if (a.forward.bidirectional) scan.run(true, true, exec);
+}
+
 }  // namespace ssmkit::detail

@@ -27,10 +27,11 @@ void s5(const s5_args<T>& a)
             const bool backwards = a.reverse || scan == 1;
             for (index n = 0; n < state; ++n) {
                 const index column = scan * state + n;
+                auto system = detail::s5_system(a, n);
                 complex h = a.initial_state.data() ? a.initial_state(b, column) : complex(0);
                 for (index step = 0; step < length; ++step) {
                     const index t = backwards ? length - 1 - step : step;
-                    const auto system = detail::s5_system(a, n, a.interval.data() ? static_cast<double>(a.interval(b, t)) : 1.0);
+                    if (a.interval.data()) system = detail::s5_system(a, n, static_cast<double>(a.interval(b, t)));
                     complex input(0);
                     for (index c = 0; c < dim; ++c) input += a.B(n, c) * static_cast<real>(a.u(b, t, c));
                     if (a.delta.data()) input *= complex(system.gain);

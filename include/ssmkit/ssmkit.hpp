@@ -23,6 +23,8 @@
 #include <ssmkit/s5.hpp>
 #include <ssmkit/s5_backward.hpp>
 #include <ssmkit/s5_step.hpp>
+#include <ssmkit/s7_scan.hpp>
+#include <ssmkit/s7_scan_backward.hpp>
 #include <ssmkit/segments.hpp>
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>

@@ -8,6 +8,8 @@
 #include <ssmkit/causal_conv1d_backward.hpp>
 #include <ssmkit/causal_conv1d_update.hpp>
 #include <ssmkit/causal_conv1d_varlen_states.hpp>
+#include <ssmkit/convs5.hpp>
+#include <ssmkit/convs5_backward.hpp>
 #include <ssmkit/discretize.hpp>
 #include <ssmkit/gated_norm.hpp>
 #include <ssmkit/gated_norm_backward.hpp>

@@ -114,30 +114,29 @@ public:
     /// Numbers of T that a transformed row takes.
     static std::size_t buffer_size(index size) { return static_cast<std::size_t>(2 * size); }
 
-    /// Transforms a row. read(j) gives the real numbers j ... j + lanes - 1, j < N, or j < 2N unless Low: then the upper half is
-    /// zero.
-    template <bool Low, class Read>
-    void forward(const Read& read, T* x) const
+    /// Transforms a row and replaces every z of the result by product(offset, z), where offset is that of the record in the
+    /// buffer. read(j) gives the real numbers j ... j + lanes - 1; j < N, or j < 2N unless Low: then the upper half is zero.
+    template <bool Low, class Read, class Product>
+    void forward(const Read& read, T* x, const Product& product) const
     {
         read_pass<Low>(read, x);
-        below<way::forth>(x, [](index, const number& z) { return z; });
+        below<way::forth>(x, product);
     }
 
-    /// Transforms a row, replaces every z of the result by product(offset, z), where offset is that of the record in a buffer that
-    /// forward left, and transforms back: write(j, x) takes N times the numbers j ... j + lanes - 1; j < N only if Low.
-    template <bool LowIn, bool LowOut, class Read, class Product, class Write>
+    /// The same and back: write(j, x) takes N times the real numbers j ... j + lanes - 1; j < N only if Low.
+    template <bool Low, class Read, class Product, class Write>
     void convolve(const Read& read, T* x, const Product& product, const Write& write) const
     {
-        read_pass<LowIn>(read, x);
+        read_pass<Low>(read, x);
         below<way::both>(x, product);
-        write_pass<LowOut>(x, write);
+        write_pass<Low>(x, write);
     }
 
-    /// The way back from a buffer that forward left.
-    template <bool Low, class Write>
-    void inverse(T* x, const Write& write) const
+    /// The way back from product(offset) of every record.
+    template <bool Low, class Product, class Write>
+    void inverse(const Product& product, T* x, const Write& write) const
     {
-        below<way::back>(x, [](index, const number& z) { return z; });
+        below<way::back>(x, [&](index offset, const number&) { return product(offset); });
         write_pass<Low>(x, write);
     }
 
@@ -394,7 +393,7 @@ private:
             unrolled<4>([&](auto i) { a[i].store(to + i * step); });
         };
         const auto inner = [&](index i, number (&a)[4], T* from, T* to) {  // the last split, by 4 or by 2 twice
-            load4(a, from, record);
+            if constexpr (Way != way::back) load4(a, from, record);
             if constexpr (n == 16) {
                 const number p = root(2, 2 + 2 * i), q = root(3, 3 + 2 * i);
                 if constexpr (Way != way::back) split4<false>(a, p, q);
@@ -403,7 +402,7 @@ private:
             }
             store4(a, to, record);
         };
-        if constexpr (Way != way::back) turn(x, tile);
+        if constexpr (Way != way::back) turn(x, tile);  // on the way back, the product alone says what is there
         T* const results = Way == way::forth ? x : tile;
         if constexpr (n == 16) {
             const number a = root(0, 0), b = root(1, 1);
@@ -415,7 +414,7 @@ private:
                     store4(z, tile + s * record, 4 * record);
                 }
             }
-            for (index i = 0; i < 4; ++i) inner(i, z, (Way == way::back ? x : tile) + 4 * i * record, results + 4 * i * record);
+            for (index i = 0; i < 4; ++i) inner(i, z, tile + 4 * i * record, results + 4 * i * record);
             if constexpr (Way != way::forth) {
                 for (index s = 0; s < 4; ++s) {
                     load4(z, tile + s * record, 4 * record);
@@ -426,7 +425,7 @@ private:
         } else if constexpr (n == 8) {
             const number a = root(0, 0), b = root(1, 1);
             number z[8];
-            unrolled<8>([&](auto i) { z[i] = number::load((Way == way::back ? x : tile) + i * record); });
+            if constexpr (Way != way::back) unrolled<8>([&](auto i) { z[i] = number::load(tile + i * record); });
             const auto with_rows = [&](index s, auto&& f) {
                 number r[4] = {z[s], z[s + 2], z[s + 4], z[s + 6]};
                 f(r);
@@ -458,17 +457,18 @@ private:
         } else if constexpr (n == 4) {
             const number a = root(0, 0), b = root(1, 1);
             number z[4];
-            load4(z, Way == way::back ? x : tile, record);
-            if constexpr (Way != way::back) split4<false>(z, a, b);
+            if constexpr (Way != way::back) {
+                load4(z, tile, record);
+                split4<false>(z, a, b);
+            }
             multiplied(z, 0);
             if constexpr (Way != way::forth) join4(z, a, b);
             store4(z, results, record);
         } else {
-            const number p = root(0, 0), u = number::load(Way == way::back ? x : tile);
-            const number v = number::load((Way == way::back ? x : tile) + record);
-            number s = u, d = v;
+            const number p = root(0, 0);
+            number s, d;
             if constexpr (Way != way::back) {
-                const number t = v.times(p.re, p.im);
+                const number u = number::load(tile), t = number::load(tile + record).times(p.re, p.im);
                 s = u + t;
                 d = u - t;
             }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -14,6 +15,9 @@
 namespace ssmkit {
 namespace detail {
 
+/// An output of this size or more goes around the caches, where its rows are aligned.
+inline constexpr index fft_conv_streaming_bytes = index{8} << 20;
+
 /// What the channels of a call share, and how they are cut into tasks.
 template <class T, class Arch>
 struct fft_conv_setup {
@@ -22,6 +26,7 @@ struct fft_conv_setup {
     fft_conv_plan plan;
     index batch, dim, channels;
     bool packs_input, packs_output;  // a row is not numbers next to each other
+    bool streams;                    // y is so large that it goes around the caches
     index group;                     // channels whose rows are turned together
     index batches;                   // of a task
     index kernels;                   // spectra kept at a time
@@ -35,6 +40,7 @@ struct fft_conv_setup {
         const auto dense = [](const auto& v, std::size_t axis) { return v.data() == nullptr || v.stride(axis) == 1; };
         packs_input = !numbers || !dense(a.u, 2) || !dense(a.input_gate, 2);
         packs_output = !numbers || !dense(a.y, 3) || !dense(a.output_gate, 2);
+        streams = numbers && !packs_output && a.y.size() * static_cast<index>(sizeof(T)) >= fft_conv_streaming_bytes;
         const bool turned = (a.u.stride(1) == 1 && a.u.stride(2) != 1) || (a.y.stride(2) == 1 && a.y.stride(3) != 1);
         group = turned ? std::min(lanes<R, Arch>, std::max<index>(dim, 1)) : 1;
         // Sequences that share a kernel's spectrum, unless that leaves workers without a task.
@@ -144,7 +150,7 @@ void fft_conv_task(const fft_conv_args<T>& a, const fft_conv_setup<T, Arch>& s, 
         }
         for (index i = 0; i < count; ++i) {
             const index h = h0 + i;
-            if (b == b0 || s.kernels == 1) {
+            if (b == b0) {
                 for (index c = 0; c < s.channels; ++c) prepare(i, c);
             }
             const R* const k = memory.kernels + (i % s.kernels) * s.channels * one;
@@ -155,8 +161,13 @@ void fft_conv_task(const fft_conv_args<T>& a, const fft_conv_setup<T, Arch>& s, 
                 if constexpr (std::is_same_v<T, R>) {
                     if (!s.packs_output) y = a.y.pointer(b, c, h);
                 }
-                return fft_conv_target<R, Arch>{y, s.packs_output ? nullptr : dense_row<T, R>(a.output_gate, b, h), first, begin, end};
+                const bool around = s.streams && reinterpret_cast<std::uintptr_t>(y + first) % sizeof(vec<R, Arch>) == 0;
+                return fft_conv_target<R, Arch>{y, s.packs_output ? nullptr : dense_row<T, R>(a.output_gate, b, h), first, begin, end, around};
             };
+            // Fetched while this row is transformed: reading them from memory all at once takes a quarter of a transform's time.
+            const R* next = row;
+            if (!s.packs_input && b + 1 < b1) next = dense_row<T, R>(a.u, b + 1, h);
+            if (!s.packs_input && b + 1 == b1 && h + 1 < s.dim) next = dense_row<T, R>(a.u, b0, h + 1);
             if (p.direct()) {
                 for (index c = 0; c < s.channels; ++c) {
                     direct_row<R, Arch>({row, input_gate, 0, p.length}, k + c * one, taps, p.behind, target(c, 0, 0, p.length));
@@ -168,7 +179,8 @@ void fft_conv_task(const fft_conv_args<T>& a, const fft_conv_setup<T, Arch>& s, 
                 const index end = std::min(p.length, t + p.step);
                 const auto convolved = [&](auto low) {
                     if (s.channels == 1) {
-                        return ring->template convolve<low()>(source, memory.x, [k](index o, const number& z) {
+                        return ring->template convolve<low()>(source, memory.x, [k, next](index o, const number& z) {
+                            prefetch(next + o / 2);
                             const number w = number::load(k + o);
                             return z.times(w.re, w.im);
                         }, target(0, t - p.lead, t, end));
@@ -184,6 +196,7 @@ void fft_conv_task(const fft_conv_args<T>& a, const fft_conv_setup<T, Arch>& s, 
                 p.low() ? convolved(std::true_type{}) : convolved(std::false_type{});
             }
         }
+        if (s.streams) streaming_fence();
         if (!s.packs_output) continue;
         for (index c = 0; c < s.channels; ++c) {
             const auto gate = a.output_gate.data() ? a.output_gate[b].slice(0, h0, count) : view<const T, 2>{};
@@ -214,7 +227,7 @@ std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a, std::size_t worke
 }
 
 /// The long convolution: shapes, equations and options at fft_conv_args. Throws shape_error before anything is written. Work
-/// splits over channels and batch; the result does not depend on the split, bit for bit. Kernels of up to some 80 taps are
+/// splits over channels and batch; the result does not depend on the split, bit for bit. Kernels of up to 48 taps are
 /// summed as they are; of longer ones, u and k are read once, in transforms of the whole row or of pieces of it, whichever costs
 /// less, and y is written once. float results lie within 2e-6 of a double computation, relative to the largest one of the row's
 /// absolute convolution, on every instruction set.

@@ -26,7 +26,7 @@ struct fft_conv_plan {
 
 /// Up to this many taps, sums cost less than transforms: measured in bench/fft_conv.cpp.
 template <class T, class Arch>
-inline constexpr index fft_conv_direct_taps = 80;
+inline constexpr index fft_conv_direct_taps = 48;
 
 /// The plan of least cost. A transform takes time in proportion to N log N, more if it leaves the second-level cache.
 template <class T, class Arch>
@@ -96,6 +96,7 @@ struct fft_conv_target {
     R* row;
     const R* gate;
     index first, begin, end;
+    bool streams = false;  // around the caches: row + first is aligned
 
     [[gnu::always_inline]] void operator()(index j, const vec<R, Arch>& x) const
     {
@@ -103,7 +104,7 @@ struct fft_conv_target {
         if (t >= begin && t + lanes<R, Arch> <= end) [[likely]] {
             vec<R, Arch> value = gate ? x * load<R, Arch>(gate + t) : x;
             if constexpr (Add) value += load<R, Arch>(row + t);
-            store(value, row + t);
+            streams ? store_streaming(value, row + t) : store(value, row + t);
         } else if (t < end && t + lanes<R, Arch> > begin) {
             edge(t, x);
         }

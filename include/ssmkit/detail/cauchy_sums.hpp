@@ -42,6 +42,8 @@ struct imaginary_nodes {
         using V = vec<T, Arch>;
         V re_p, re_q, im_p, im_q;
 
+        factors() = default;
+
         [[gnu::always_inline]] factors(const imaginary_nodes& nodes, index first, const T* pole)
         {
             const V y_ = load<T, Arch>(nodes.y + first), size(pole[0]);
@@ -81,6 +83,8 @@ struct complex_nodes {
         using V = vec<T, Arch>;
         V re_p, re_q, im_p, im_q;
 
+        factors() = default;
+
         [[gnu::always_inline]] factors(const complex_nodes& nodes, index first, const T* pole)
         {
             const V x = load<T, Arch>(nodes.re + first) - V(pole[0]), y = load<T, Arch>(nodes.im + first) - V(pole[1]);
@@ -97,34 +101,45 @@ inline constexpr index cauchy_terms = 4;
 
 /// Registers of nodes side by side: as many sums as there are registers for, and several chains of additions for few numerators.
 template <class Arch, index Terms>
-inline constexpr index cauchy_registers = many_registers<Arch> ? (Terms > 2 ? 2 : 4) : (Terms > 2 ? 1 : 2);
+inline constexpr index cauchy_registers = many_registers<Arch> ? (Terms > 2 ? 1 : 2) : (Terms > 2 ? 1 : 2);
 
 /// Nodes that a table of nodes must be padded to a multiple of.
 template <class T, class Arch>
 inline constexpr index cauchy_padding = 4 * lanes<T, Arch>;
 
-/// The sums of `Terms` numerators at a few registers of nodes from `first` on: real parts of a term at out, its imaginary parts
+/// The sums of `Terms` numerators over one pole or more at a few registers of nodes from `first` on: real parts of a term at out, its imaginary parts
 /// at out + pitch, the next term's at out + 2 pitch.
 template <class Arch, index Terms, class Nodes, class T>
 [[gnu::noinline, gnu::flatten]] void cauchy_block(const Nodes& where, index first, const T* table, index record, index poles, T* out, index pitch)
 {
     using V = vec<T, Arch>;
     constexpr index registers = cauchy_registers<Arch, Terms>, n = lanes<T, Arch>;
+    using factors = typename Nodes::template factors<Arch>;
     const Nodes nodes = where;
     V re[static_cast<std::size_t>(registers * Terms)], im[static_cast<std::size_t>(registers * Terms)];
     unrolled<registers * Terms>([&](auto i) { re[i] = im[i] = V(T(0)); });
-    for (index k = 0; k < poles; ++k, table += record) {
+    const auto add = [&](auto r, const factors& f, const T* numerators) __attribute__((always_inline)) {
+        unrolled<Terms>([&](auto i) __attribute__((always_inline)) {
+            const V p(numerators[2 * i]), q(numerators[2 * i + 1]);
+            V& x = re[r * Terms + i];
+            V& y = im[r * Terms + i];
+            x = multiply_add(q, f.re_q, multiply_add(p, f.re_p, x));
+            y = multiply_add(q, f.im_q, multiply_add(p, f.im_p, y));
+        });
+    };
+    // A reciprocal takes as long as several poles' additions: each is begun a pole ahead, or the processor waits for it.
+    factors f[static_cast<std::size_t>(registers)];
+    unrolled<registers>([&](auto r) __attribute__((always_inline)) { f[r] = factors(nodes, first + r * n, table); });
+    for (index k = 1; k < poles; ++k) {
+        const T* const numerators = table + Nodes::pole_numbers;
+        table += record;
         unrolled<registers>([&](auto r) __attribute__((always_inline)) {
-            const typename Nodes::template factors<Arch> f(nodes, first + r * n, table);
-            unrolled<Terms>([&](auto i) __attribute__((always_inline)) {
-                const V p(table[Nodes::pole_numbers + 2 * i]), q(table[Nodes::pole_numbers + 2 * i + 1]);
-                V& x = re[r * Terms + i];
-                V& y = im[r * Terms + i];
-                x = multiply_add(q, f.re_q, multiply_add(p, f.re_p, x));
-                y = multiply_add(q, f.im_q, multiply_add(p, f.im_p, y));
-            });
+            const factors next(nodes, first + r * n, table);
+            add(r, f[r], numerators);
+            f[r] = next;
         });
     }
+    unrolled<registers>([&](auto r) __attribute__((always_inline)) { add(r, f[r], table + Nodes::pole_numbers); });
     unrolled<registers>([&](auto r) {
         unrolled<Terms>([&](auto i) {
             re[r * Terms + i].store_unaligned(out + 2 * i * pitch + r * n);
@@ -139,7 +154,11 @@ template <class Arch, class Nodes, class T>
 void cauchy_sums(const Nodes& nodes, index first, index count, const T* table, index poles, index terms, T* out, index pitch)
 {
     const index record = Nodes::pole_numbers + 2 * terms;
+    const auto zero = [&](index rows) {
+        for (index i = 0; i < 2 * rows; ++i) std::fill_n(out + i * pitch, count, T(0));
+    };
     const auto run = [&](auto t) {
+        if (poles == 0) return static_cast<void>(zero(t()));
         constexpr index step = cauchy_registers<Arch, t()> * lanes<T, Arch>;
         for (index i = 0; i < count; i += step) cauchy_block<Arch, t()>(nodes, first + i, table, record, poles, out + i, pitch);
     };

@@ -13,35 +13,7 @@
 
 namespace {
 
-using golden::index, golden::problem, golden::view;
-
-/// Memory with a view.
-template <class E, std::size_t Rank>
-struct owned {
-    std::vector<E> data;
-    view<E, Rank> all;
-
-    explicit owned(const std::array<index, Rank>& extents)
-    {
-        index n = 1;
-        for (const index e : extents) n *= e;
-        data.resize(static_cast<std::size_t>(n));
-        all = {data.data(), extents};
-    }
-};
-
-template <class E, std::size_t Rank>
-void copy(const view<const E, Rank>& from, const view<E, Rank>& to)
-{
-    if (to.data() == nullptr) return;
-    for (index i = 0; i < from.extent(0); ++i) {
-        if constexpr (Rank == 1) {
-            to[i] = from[i];
-        } else {
-            copy<E, Rank - 1>(from[i], to[i]);
-        }
-    }
-}
+using golden::copy, golden::index, golden::owned, golden::problem, golden::view;
 
 template <class T>
 ssmkit::s4_setup_args<T> setup_args(problem& p, const golden::dplr_parameters& parameters, view<std::complex<T>, 3> out)

@@ -293,6 +293,11 @@ void s4_sum_gradients(const s4_kernel_backward_args<T>& a, const s4_backward_pla
             for (index r = 0; r < s.rank && a.dP.data(); ++r) a.dP(r, copy, n) = narrow<T>(of_copy(plan.dP + r * s.dim * s.state, copy, n));
         }
     }
+    for (index b = 0; b < a.dinitial_state.extent(0) && !a.dK_state.data(); ++b) {  // nothing reaches it
+        for (index h = 0; h < s.dim; ++h) {
+            for (index n = 0; n < s.state; ++n) a.dinitial_state(b, h, n) = 0;
+        }
+    }
     if (!a.ddelta.data()) return;
     for (index h = 0; h < s.dim; ++h) {
         for (index n = 0; n < s.state; ++n) a.ddelta(h, n) = 0;

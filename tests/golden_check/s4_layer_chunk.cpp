@@ -1,0 +1,121 @@
+#include <complex>
+#include <string>
+#include <vector>
+
+#include <ssmkit/discretize.hpp>
+#include <ssmkit/s4_kernel.hpp>
+#include <ssmkit/s4_setup.hpp>
+#include <ssmkit/s4_step.hpp>
+
+#include "dplr.hpp"
+#include "methods.hpp"
+
+namespace {
+
+using golden::copy, golden::index, golden::owned, golden::problem, golden::view;
+
+/// The layer y = conv(u, K) + K_state + D u of section 7.5, whose state goes on by steps. The diagonal model's kernel is that of
+/// stepping; S4's is computed for the length of each piece.
+template <class T>
+struct layer {
+    using complex = std::complex<T>;
+    problem& p;
+    golden::dplr_parameters parameters;
+    view<const complex, 2> B;
+    view<const complex, 3> P, C;
+    view<const T, 2> D;
+    owned<complex, 2> pole, gain;
+    owned<complex, 3> U, V;
+    bool diagonal;
+
+    explicit layer(problem& given)
+        : p(given), parameters(p), B(golden::only(p.input<complex>("B", 0, 1, 2))), P(p.input<complex>("P", 0, 1, 2)),
+          C(p.input<complex>("C", 0, 1, 2)), D(p.input<T>("D", 0, 1)), pole({parameters.dim, parameters.state}),
+          gain({parameters.dim, parameters.state}), U({P.extent(0), parameters.dim, parameters.state}),
+          V({P.extent(0), parameters.dim, parameters.state})
+    {
+        const auto mode = p.flag<std::string>("mode");
+        diagonal = mode == "diag";
+        if (!diagonal && mode != "dplr") throw golden::unknown("the mode " + mode + " is unknown");
+        const auto delta = parameters.delta_view();
+        const auto A = parameters.A_view();
+        const auto disc = p.flag<std::string>("disc", diagonal ? "zoh" : "bilinear");
+        if (!diagonal) {
+            if (disc != "bilinear") p.descriptive("disc");  // of the diagonal kernel: this one is always bilinear
+            ssmkit::s4_step_setup(ssmkit::s4_step_setup_args<T>{.delta = delta, .A = A, .B = B, .P = P, .pole = pole.all, .gain = gain.all,
+                                                                .U = U.all, .V = V.all});
+            return;
+        }
+        const auto method = golden::discretization_named(disc);
+        for (index h = 0; h < parameters.dim; ++h) {
+            for (index n = 0; n < parameters.state; ++n) {
+                const auto d = ssmkit::discretize(A(h % parameters.copies, n), delta(h, n), method);
+                const auto input = d.gain * std::complex<double>(B(h % parameters.copies, n));
+                pole.all(h, n) = {static_cast<T>(d.pole.real()), static_cast<T>(d.pole.imag())};
+                gain.all(h, n) = {static_cast<T>(input.real()), static_cast<T>(input.imag())};
+            }
+        }
+    }
+
+    /// Tokens of u into y, (batch, channels dim, length); the state before them becomes that after.
+    void run(const view<const T, 3>& u, const view<complex, 3>& state, const view<T, 3>& y)
+    {
+        const index batch = u.extent(0), dim = u.extent(1), length = u.extent(2), channels = C.extent(0);
+        owned<T, 4> out({batch, channels, dim, length});
+        if (!diagonal) {
+            owned<complex, 3> prepared(C.extents()), before(state.extents());
+            copy<complex, 3>(view<const complex, 3>(state), before.all);
+            ssmkit::s4_setup(ssmkit::s4_setup_args<T>{.delta = parameters.delta_view(), .A = parameters.A_view(), .P = P, .C = C, .length = length,
+                                                      .out = prepared.all});
+            owned<T, 3> K({channels, dim, length});
+            ssmkit::s4_kernel(ssmkit::s4_kernel_args<T>{.delta = parameters.delta_view(), .A = parameters.A_view(), .B = B, .P = P,
+                                                        .C = prepared.all, .initial_state = before.all, .K = K.all, .K_state = out.all},
+                              p.execution());
+            for (index b = 0; b < batch; ++b) {
+                for (index c = 0; c < channels; ++c) {
+                    for (index h = 0; h < dim; ++h) {
+                        for (index t = 0; t < length; ++t) {
+                            for (index m = 0; m <= t; ++m) out.all(b, c, h, t) += K.all(c, h, m) * u(b, h, t - m);
+                        }
+                    }
+                }
+            }
+        }
+        const ssmkit::s4_step_args<T> step{.pole = pole.all, .gain = gain.all, .U = U.all, .V = V.all, .C = C, .u = u, .h = state,
+                                           .y = diagonal ? out.all : view<T, 4>{}};
+        p.reference() ? ssmkit::reference::s4_step(step) : ssmkit::s4_step(step, p.execution());
+        for (index b = 0; b < batch; ++b) {
+            for (index c = 0; c < channels; ++c) {
+                for (index h = 0; h < dim; ++h) {
+                    for (index t = 0; t < length && y.data(); ++t) y(b, c * dim + h, t) = out.all(b, c, h, t) + D(c, h) * u(b, h, t);
+                }
+            }
+        }
+    }
+};
+
+const golden::handler s4_layer_chunk("s4_layer_chunk", []<class T>(golden::element<T>, problem& p) {
+    using real = ssmkit::compute_t<T>;
+    using complex = std::complex<real>;
+    p.descriptive("rank", "channels", "init");
+    layer<real> model(p);
+    const auto u = p.input<real>("u", 0, 1, 2);
+    const auto initial = p.input<complex>("state", 0, 1, 2);
+    const auto chunks = p.flag<std::vector<index>>("chunks");
+    const auto run = [&](const std::vector<index>& lengths, const char* y_name, const char* state_name) {
+        owned<complex, 3> state(initial.extents());
+        copy<complex, 3>(initial, state.all);
+        const auto y = p.output<real>(y_name, 0, 1, 2);
+        index first = 0;
+        for (const index length : lengths) {
+            model.run(u.slice(2, first, length), state.all, y.data() ? y.slice(2, first, length) : y);
+            first += length;
+        }
+        if (first != u.extent(2)) throw std::runtime_error("the chunks do not make up the sequence");
+        copy<complex, 3>(view<const complex, 3>(state.all), p.output<complex>(state_name, 0, 1, 2));
+    };
+    run({u.extent(2)}, "y", "next_state");
+    run(chunks, "y_chunked", "next_state_chunked");
+}, {.f64 = 1e-10, .f32 = 2e-5});
+
+}  // namespace

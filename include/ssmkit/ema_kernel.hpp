@@ -78,7 +78,7 @@ struct ema_scratch {
 }  // namespace detail
 
 /// Bytes of scratch memory with which ema_kernel(a) runs on any resource of at most this concurrency: for each task that runs at
-/// once, about 140 numbers of T and 20 doubles for every component of a channel.
+/// once, about 170 numbers of T and 20 doubles for every component of a channel.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t ema_kernel_workspace_size(const ema_kernel_args<T>& a, std::size_t concurrency = 1)
 {

@@ -37,7 +37,7 @@ struct vandermonde_scratch {
 }  // namespace detail
 
 /// Bytes of scratch memory with which vandermonde(a) runs on any resource of at most this concurrency: for each task that runs
-/// at once, about 210 numbers of T for every pole of a channel.
+/// at once, about 230 numbers of T and 12 doubles for every pole of a channel.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t vandermonde_workspace_size(const vandermonde_args<T>& a, std::size_t concurrency = 1)
 {

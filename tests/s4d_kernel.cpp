@@ -1,6 +1,7 @@
 #include <ssmkit/s4d_kernel.hpp>
 
 #include <cmath>
+#include <numbers>
 
 #include <ssmkit/reference/s4d_kernel.hpp>
 
@@ -144,6 +145,42 @@ TEMPLATE_TEST_CASE("s4d_kernel: dss neither overflows nor vanishes where powers 
     reference::s4d_kernel(s4d_kernel_args<double>{.delta = steps, .A = {A, 1, 2}, .B = {B_wide, 1, 2}, .C = {C_wide, 1, 2, 2},
                                                   .method = s4d_discretization::dss, .K = {expected, 1, 2, length}});
     CHECK(relative_error(view<const T, 1>(K, 2 * length), view<const double, 1>(expected, 2 * length)) <= 10 * kernel_budget<T>);
+}
+
+TEMPLATE_TEST_CASE("s4d_kernel: phases hold for 131072 taps", "", float, double)
+{
+    // Slow decays against an oracle in long double, which has λ by itself: the product Δ A alone is rounded, as the kernel's.
+    using T = TestType;
+    constexpr index state = 32, length = 131072;
+    const double delta = 1e-3;
+    std::vector<complex_double> A;
+    std::vector<std::complex<T>> B(state, std::complex<T>(1)), C;
+    random numbers(9);
+    for (index n = 0; n < state; ++n) {
+        A.emplace_back(-0.05, std::numbers::pi * static_cast<double>(n));
+        C.emplace_back(static_cast<T>(numbers.uniform(-1, 1)), static_cast<T>(numbers.uniform(-1, 1)));
+    }
+    for (const auto method : {s4d_discretization::zoh, s4d_discretization::bilinear}) {
+        std::vector<T> K(static_cast<std::size_t>(length));
+        s4d_kernel(s4d_kernel_args<T>{.delta = {&delta, {1, state}, {0, 0}}, .A = {A, 1, state}, .B = {B, 1, state},
+                                      .C = {C, 1, 1, state}, .method = method, .K = {K, 1, 1, length}});
+        long double worst = 0, largest = 0;
+        for (index l = 0; l < length; l += 411) {
+            std::complex<long double> sum = 0;
+            for (std::size_t n = 0; n < A.size(); ++n) {
+                const std::complex<long double> z(delta * A[n]), one(1), rate(A[n]), below = one - z / 2.0L;
+                const bool bilinear = method == s4d_discretization::bilinear;
+                const std::complex<long double> log = bilinear ? std::log((one + z / 2.0L) / below) : z;
+                const std::complex<long double> gain = bilinear    ? static_cast<long double>(delta) / below
+                                                       : z == 0.0L ? delta
+                                                                   : (std::exp(z) - one) / rate;
+                sum += 2.0L * std::complex<long double>(C[n]) * gain * std::exp(static_cast<long double>(l) * log);
+            }
+            largest = std::max(largest, std::abs(sum.real()));
+            worst = std::max(worst, std::abs(sum.real() - static_cast<long double>(K[static_cast<std::size_t>(l)])));
+        }
+        CHECK(worst <= (std::is_same_v<T, double> ? 2e-12L : 1e-6L) * largest);
+    }
 }
 
 TEMPLATE_TEST_CASE("s4d_kernel: a NaN reaches exactly what depends on it", "", float, double)

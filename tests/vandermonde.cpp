@@ -167,6 +167,19 @@ TEMPLATE_TEST_CASE("vandermonde: agrees with the reference in any layout", "", f
     }
 }
 
+TEMPLATE_TEST_CASE("vandermonde: kernels too large for the caches", "", float, double)
+{
+    const index length = detail::vandermonde_streaming_bytes / static_cast<index>(2 * sizeof(TestType));
+    for (const index more : {0, 16, 17}) {  // all rows aligned, the last row of powers short, only the first row aligned
+        const vandermonde_problem<TestType> p({.channels = 1, .dim = 2, .state = 3, .length = length + more});
+        const auto expected = p.wide();
+        vandermonde(p.args());
+        reference::vandermonde(expected.args());
+        CHECK(relative_error(p.K, expected.K) <= 10 * kernel_budget<TestType>);  // the reference's phases: l z is rounded
+        CHECK(p.K.gaps_untouched());
+    }
+}
+
 TEMPLATE_TEST_CASE("vandermonde: touches nothing outside its arguments", "", float, double)
 {
     for (const guard edge : {guard::below, guard::above}) {

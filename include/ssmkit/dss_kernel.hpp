@@ -36,7 +36,7 @@ diagonal_kernel<T> dss_diagonal_kernel(const dss_kernel_args<T>& a, index length
 }  // namespace detail
 
 /// Bytes of scratch memory with which dss_kernel(a) runs on any resource of at most this concurrency: for each task that runs at
-/// once, about 210 numbers of T and 30 doubles for every pole.
+/// once, about 230 numbers of T and 26 doubles for every pole.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t dss_kernel_workspace_size(const dss_kernel_args<T>& a, std::size_t concurrency = 1)
 {

@@ -26,7 +26,7 @@ diagonal_kernel_gradients<T> dss_gradients(const dss_kernel_backward_args<T>& a)
 }  // namespace detail
 
 /// Bytes of scratch memory with which dss_kernel_backward(a) runs on any resource of at most this concurrency: for each task that
-/// runs at once, about 260 numbers of T and 40 doubles for every pole; and 4 doubles for every channel and pole.
+/// runs at once, about 230 numbers of T and 42 doubles for every pole; and 4 doubles for every channel and pole.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t dss_kernel_backward_workspace_size(const dss_kernel_backward_args<T>& a, std::size_t concurrency = 1)
 {

@@ -78,7 +78,7 @@ struct ema_scratch {
 }  // namespace detail
 
 /// Bytes of scratch memory with which ema_kernel(a) runs on any resource of at most this concurrency: for each task that runs at
-/// once, about 140 numbers of T and 20 doubles for every component of a channel.
+/// once, about 170 numbers of T and 20 doubles for every component of a channel.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t ema_kernel_workspace_size(const ema_kernel_args<T>& a, std::size_t concurrency = 1)
 {
@@ -98,6 +98,7 @@ void ema_kernel(const ema_kernel_args<T>& a, workspace memory = {}, Exec&& exec 
     if (a.K.empty()) return;
     const std::size_t each = ema_kernel_workspace_size<Arch>(a);
     const scratch own("ema_kernel", memory, concurrency(exec) * each);
+    const bool streaming = streams_around_caches<Arch>(a.K);
     run_tasks(exec, static_cast<std::size_t>(a.K.extent(0)), [&](std::size_t task, std::size_t slot) {
         const flush_denormals guard;
         const auto h = static_cast<index>(task);
@@ -105,7 +106,8 @@ void ema_kernel(const ema_kernel_args<T>& a, workspace memory = {}, Exec&& exec 
         ema_scratch<T, Arch> m(part, a);
         m.channel.load(a, h);
         m.sums.prepare(m.channel.poles);
-        m.sums.write(m.channel.w, a.K[h]);
+        m.sums.write(m.channel.w, a.K[h], streaming);
+        if (streaming) streaming_fence();
     });
 }
 

@@ -22,7 +22,7 @@ struct ema_backward_scratch {
 }  // namespace detail
 
 /// Bytes of scratch memory with which ema_kernel_backward(a) runs on any resource of at most this concurrency: for each task that
-/// runs at once, about 240 numbers of T and 20 doubles for every component of a channel.
+/// runs at once, about 230 numbers of T and 22 doubles for every component of a channel.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t ema_kernel_backward_workspace_size(const ema_kernel_backward_args<T>& a, std::size_t concurrency = 1)
 {

@@ -32,7 +32,7 @@ diagonal_kernel<T> s4d_diagonal_kernel(const s4d_kernel_args<T>& a, index length
 }  // namespace detail
 
 /// Bytes of scratch memory with which s4d_kernel(a) runs on any resource of at most this concurrency: for each task that runs at
-/// once, about 210 numbers of T and 30 doubles for every pole of a channel.
+/// once, about 230 numbers of T and 26 doubles for every pole of a channel.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s4d_kernel_workspace_size(const s4d_kernel_args<T>& a, std::size_t concurrency = 1)
 {

@@ -111,7 +111,8 @@ template <class T, class Arch>
 class diagonal_kernel_forward : diagonal_channel<T, Arch> {
 public:
     diagonal_kernel_forward(arena& memory, const diagonal_kernel<T>& k)
-        : diagonal_channel<T, Arch>(memory, k), sums_(memory, k.state(), length(k), false)
+        : diagonal_channel<T, Arch>(memory, k), sums_(memory, k.state(), length(k), false),
+          streaming_(streams_around_caches<Arch>(k.K)), state_streaming_(streams_around_caches<Arch>(k.K_state))
     {
     }
 
@@ -124,30 +125,32 @@ public:
             this->load_output(c);
             if (k.K.data()) {
                 multiply_poles<Arch>(this->pitch_, this->w_, this->C_, this->input_, k.factor);
-                write(k.K[c][h]);
+                write(k.K[c][h], streaming_);
             }
             for (index b = 0; k.K_state.data() && b < k.K_state.extent(0); ++b) {
                 load_planar(k.initial_state[b][h], this->other_, this->pitch_);
                 multiply_poles<Arch>(this->pitch_, this->w_, this->other_, this->system_.poles.value);
                 multiply_poles<Arch>(this->pitch_, this->w_, this->w_, this->C_, k.factor);
-                write(k.K_state[b][c][h]);
+                write(k.K_state[b][c][h], state_streaming_);
             }
         }
+        if (streaming_ || state_streaming_) streaming_fence();
     }
 
 private:
     static index length(const diagonal_kernel<T>& k) { return k.K.data() ? k.K.extent(2) : k.K_state.extent(3); }
 
-    void write(const view<T, 1>& K)
+    void write(const view<T, 1>& K, bool streaming)
     {
-        if (!this->any_growing_) return sums_.write(this->w_, K);
+        if (!this->any_growing_) return sums_.write(this->w_, K, streaming);
         this->keep(this->w_, false, this->other_);
-        sums_.write(this->other_, K);
+        sums_.write(this->other_, K, false);
         this->keep(this->w_, true, this->other_);
-        sums_.write(this->other_, K.reversed(0), true);
+        sums_.write(this->other_, K.reversed(0), false, true);
     }
 
     vandermonde_sums<T, Arch> sums_;
+    bool streaming_, state_streaming_;
 };
 
 template <class T, class Arch>

@@ -18,7 +18,7 @@
 
 namespace ssmkit::detail {
 
-/// Tokens in a piece: panels of 256 channels and 256 states are half of a second-level cache.
+/// Tokens in a piece: panels of 256 channels and 256 states are half of a second-level cache. 48, 96 and 128 take the same time.
 inline constexpr index s5_longest_piece = 64;
 
 template <class Arch, class T>

@@ -67,8 +67,8 @@ struct unfused {
         h.resize(size(8 * d->s.state));
         for (index b = 0; b < d->s.batch; ++b) {
             const index first = b * d->s.length * d->s.dim;
-            plain::s5(size(d->s.length), size(d->s.dim), size(d->s.state), reinterpret_cast<const float*>(poles.data()), B.data(), C.data(),
-                      d->D.data(), d->u.data() + first, y.data() + first, h.data());
+            plain::s5(size(d->s.length), size(d->s.dim), size(d->s.state), reinterpret_cast<const float*>(poles.data()), B.data(),
+                      C.data(), d->D.data(), d->u.data() + first, y.data() + first, h.data());
         }
     }
 };
@@ -129,7 +129,8 @@ task other_task(const s5_shape& shape, bool plain)
 
 const registration here{[](std::vector<row>& rows) {
     const auto add = [&](const s5_shape& s) {
-        for (const std::size_t n : thread_counts()) rows.push_back({"s5", "ssmkit", s.name(), "f32", n, [=] { return ssmkit_task(s, n); }});
+        for (const std::size_t n : thread_counts())
+            rows.push_back({"s5", "ssmkit", s.name(), "f32", n, [=] { return ssmkit_task(s, n); }});
     };
     add({.batch = 8, .length = 4096, .dim = 256, .state = 256});
     add({.batch = 8, .length = 4096, .dim = 256, .state = 128});

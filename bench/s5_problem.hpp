@@ -21,7 +21,8 @@ struct s5_shape {
 
     std::string name() const
     {
-        std::string text = std::to_string(batch) + "x" + std::to_string(length) + "x" + std::to_string(dim) + "x" + std::to_string(state);
+        std::string text =
+            std::to_string(batch) + "x" + std::to_string(length) + "x" + std::to_string(dim) + "x" + std::to_string(state);
         if (events) text += "-events";
         if (time_contiguous) text += "-time_contiguous";
         if (bidirectional) text += "-bidirectional";

@@ -33,14 +33,18 @@ void compare(const convs5_setup& s)
 
 TEST_CASE("convs5: an impulse by hand")
 {
-    // One image of 3 x 3 with a 1 in its middle: h is B turned by half a turn, and what C sees in the middle is Σ B(r, c) C(2-r, 2-c).
+    // One image of 3 x 3 with a 1 in its middle: h is B turned by half a turn, and C moves it down and to the right.
     using complex = std::complex<double>;
     std::vector<complex> B(9), C(9);
     for (int i = 0; i < 9; ++i) B[static_cast<std::size_t>(i)] = i + 1, C[static_cast<std::size_t>(i)] = i == 0 ? 1 : 0;
     const complex A[] = {0.5};
     std::vector<double> u(9), y(9);
     u[4] = 1;
-    const convs5_args<double> a{.A = {A, 1}, .B = {B, 3, 3, 1, 1}, .C = {C, 3, 3, 1, 1}, .u = {u, 1, 1, 3, 3, 1}, .conjugate_pairs = false,
+    const convs5_args<double> a{.A = {A, 1},
+                                .B = {B, 3, 3, 1, 1},
+                                .C = {C, 3, 3, 1, 1},
+                                .u = {u, 1, 1, 3, 3, 1},
+                                .conjugate_pairs = false,
                                 .y = {y, 1, 1, 3, 3, 1}};
     for (const bool plain : {true, false}) {
         plain ? reference::convs5(a) : convs5(a);
@@ -53,7 +57,8 @@ TEMPLATE_TEST_CASE("convs5: agrees with the reference, any layout and size", "",
 {
     for (const layout inputs : all_layouts) {
         for (const layout outputs : all_layouts) {
-            compare<TestType>({.in_rows = 2, .out_rows = 3, .out_columns = 2, .initial_state = true, .inputs = inputs, .outputs = outputs});
+            compare<TestType>(
+                {.in_rows = 2, .out_rows = 3, .out_columns = 2, .initial_state = true, .inputs = inputs, .outputs = outputs});
         }
     }
     for (const convs5_setup& s : convs5_setups()) compare<TestType>(s);
@@ -61,7 +66,8 @@ TEMPLATE_TEST_CASE("convs5: agrees with the reference, any layout and size", "",
 
 TEST_CASE("convs5: more pixels than a band holds")
 {
-    compare<float>({.batch = 1, .length = 17, .height = 23, .width = 21, .dim = 5, .state = 3, .out = 3, .out_rows = 3, .out_columns = 3});
+    compare<float>(
+        {.batch = 1, .length = 17, .height = 23, .width = 21, .dim = 5, .state = 3, .out = 3, .out_rows = 3, .out_columns = 3});
 }
 
 TEST_CASE("convs5: cutting the sequence and carrying the state changes nothing but roundings")

@@ -31,14 +31,22 @@ void compare(const convs5_setup& s)
 
 TEST_CASE("convs5_backward: the reference's gradients are those of its forward pass")
 {
-    const convs5_problem<double> p({.batch = 1, .length = 3, .height = 3, .width = 2, .state = 2, .in_rows = 2, .out_rows = 3, .out_columns = 2,
+    const convs5_problem<double> p({.batch = 1,
+                                    .length = 3,
+                                    .height = 3,
+                                    .width = 2,
+                                    .state = 2,
+                                    .in_rows = 2,
+                                    .out_rows = 3,
+                                    .out_columns = 2,
                                     .initial_state = true});
     reference::convs5_backward(p.backward_args());
     const auto loss = [&] {
         reference::convs5(p.args());
         double sum = 0;
         for_each_index(p.y.view(), [&](auto... i) { sum += p.y(i...) * p.dy(i...); });
-        for_each_index(p.final_state.view(), [&](auto... i) { sum += (p.final_state(i...) * std::conj(p.dfinal_state(i...))).real(); });
+        for_each_index(p.final_state.view(),
+                       [&](auto... i) { sum += (p.final_state(i...) * std::conj(p.dfinal_state(i...))).real(); });
         return sum;
     };
     const auto agrees = [&](const char* name, const auto& x, const auto& gradient) {
@@ -69,7 +77,8 @@ TEMPLATE_TEST_CASE("convs5_backward: agrees with the reference, any layout and s
 {
     for (const layout inputs : all_layouts) {
         for (const layout outputs : all_layouts) {
-            compare<TestType>({.in_rows = 2, .out_rows = 3, .out_columns = 2, .initial_state = true, .inputs = inputs, .outputs = outputs});
+            compare<TestType>(
+                {.in_rows = 2, .out_rows = 3, .out_columns = 2, .initial_state = true, .inputs = inputs, .outputs = outputs});
         }
     }
     for (const convs5_setup& s : convs5_setups()) compare<TestType>(s);

@@ -22,7 +22,8 @@ struct convs5_setup {
     std::string text() const
     {
         std::string s;
-        for (const index n : {batch, length, height, width, dim, state, out, in_rows, in_columns, out_rows, out_columns}) s += std::to_string(n) + " ";
+        for (const index n : {batch, length, height, width, dim, state, out, in_rows, in_columns, out_rows, out_columns})
+            s += std::to_string(n) + " ";
         return s + "layouts " + std::to_string(static_cast<int>(inputs)) + " " + std::to_string(static_cast<int>(outputs));
     }
 };
@@ -58,7 +59,9 @@ struct convs5_problem {
     convs5_problem<double> wide() const
     {
         convs5_problem<double> w(s, nullptr);
-        const auto copy = [](const auto& from, auto& to) { to = from.template as<std::remove_cvref_t<decltype(*to.view().data())>>(); };
+        const auto copy = [](const auto& from, auto& to) {
+            to = from.template as<std::remove_cvref_t<decltype(*to.view().data())>>();
+        };
         copy(A, w.A), copy(B, w.B), copy(C, w.C), copy(u, w.u), copy(dy, w.dy), copy(initial_state, w.initial_state);
         copy(dfinal_state, w.dfinal_state);
         w.make_outputs();
@@ -71,7 +74,8 @@ struct convs5_problem {
             t = tensor<E, Rank>(extents, s.outputs, s.edge);
         };
         make(y, {s.batch, s.length, s.height, s.width, s.out}), make(final_state, {s.batch, s.height, s.width, s.state});
-        make(dA, {s.state}), make(dB, {s.in_rows, s.in_columns, s.dim, s.state}), make(dC, {s.out_rows, s.out_columns, s.state, s.out});
+        make(dA, {s.state}), make(dB, {s.in_rows, s.in_columns, s.dim, s.state}),
+            make(dC, {s.out_rows, s.out_columns, s.state, s.out});
         make(du, {s.batch, s.length, s.height, s.width, s.dim}), make(dinitial_state, {s.batch, s.height, s.width, s.state});
     }
 
@@ -83,8 +87,14 @@ struct convs5_problem {
 
     convs5_backward_args<T> backward_args() const
     {
-        convs5_backward_args<T> x{.forward = args(), .dy = dy.view(), .dfinal_state = dfinal_state.view(), .dA = dA.view(), .dB = dB.view(),
-                                  .dC = dC.view(), .du = du.view(), .dinitial_state = dinitial_state.view()};
+        convs5_backward_args<T> x{.forward = args(),
+                                  .dy = dy.view(),
+                                  .dfinal_state = dfinal_state.view(),
+                                  .dA = dA.view(),
+                                  .dB = dB.view(),
+                                  .dC = dC.view(),
+                                  .du = du.view(),
+                                  .dinitial_state = dinitial_state.view()};
         x.forward.y = {};
         x.forward.final_state = {};
         return x;
@@ -92,8 +102,8 @@ struct convs5_problem {
 
     bool gaps_untouched() const
     {
-        return y.gaps_untouched() && final_state.gaps_untouched() && dA.gaps_untouched() && dB.gaps_untouched() && dC.gaps_untouched() &&
-               du.gaps_untouched() && dinitial_state.gaps_untouched();
+        return y.gaps_untouched() && final_state.gaps_untouched() && dA.gaps_untouched() && dB.gaps_untouched() &&
+               dC.gaps_untouched() && du.gaps_untouched() && dinitial_state.gaps_untouched();
     }
 
     template <class Other, class F>

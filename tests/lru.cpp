@@ -39,8 +39,14 @@ TEST_CASE("lru: a sequence by hand")
     const std::complex<double> B[] = {{0, 1}}, C[] = {{2, 1}};
     const double u[] = {1, 0, 0}, D[] = {10};
     double y[3];
-    const lru_args<double> a{.nu_log = {nu_log, 1}, .theta_log = {theta_log, 1}, .gamma_log = {gamma_log, 1}, .B = {B, 1, 1}, .C = {C, 1, 1},
-                             .D = {D, 1}, .u = {u, 1, 3, 1}, .y = {y, 1, 3, 1}};
+    const lru_args<double> a{.nu_log = {nu_log, 1},
+                             .theta_log = {theta_log, 1},
+                             .gamma_log = {gamma_log, 1},
+                             .B = {B, 1, 1},
+                             .C = {C, 1, 1},
+                             .D = {D, 1},
+                             .u = {u, 1, 3, 1},
+                             .y = {y, 1, 3, 1}};
     for (const bool plain : {true, false}) {
         plain ? reference::lru(a) : lru(a);
         CHECK(std::abs(y[0] - 7) < 1e-14);  // h = 3i, -1.5, -0.75i

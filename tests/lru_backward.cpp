@@ -38,7 +38,8 @@ TEST_CASE("lru_backward: the reference's gradients are those of its forward pass
         reference::lru(x.args());
         double sum = 0;
         for_each_index(x.p.y.view(), [&](auto... i) { sum += x.p.y(i...) * x.p.dy(i...); });
-        for_each_index(x.p.final_state.view(), [&](auto... i) { sum += (x.p.final_state(i...) * std::conj(x.p.dfinal_state(i...))).real(); });
+        for_each_index(x.p.final_state.view(),
+                       [&](auto... i) { sum += (x.p.final_state(i...) * std::conj(x.p.dfinal_state(i...))).real(); });
         return sum;
     };
     const auto agrees = [&](const auto& parameter, const auto& gradient) {
@@ -59,7 +60,8 @@ TEST_CASE("lru_backward: the reference's gradients are those of its forward pass
     agrees(x.gamma_log, x.dgamma_log);
 }
 
-TEMPLATE_TEST_CASE("lru_backward: agrees with the reference, whatever is switched on, in any layout and size", "", float, double, bfloat16)
+TEMPLATE_TEST_CASE("lru_backward: agrees with the reference, whatever is switched on, in any layout and size", "", float, double,
+                   bfloat16)
 {
     for (unsigned options = 0; options < 64; ++options) {
         const layout inputs = all_layouts[options % 6], outputs = all_layouts[options / 6 % 6];

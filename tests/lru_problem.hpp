@@ -52,16 +52,33 @@ struct lru_problem {
 
     lru_args<T> args() const
     {
-        return {.nu_log = nu_log.view(), .theta_log = theta_log.view(), .gamma_log = gamma_log.view(), .B = p.B.view(), .C = p.C.view(),
-                .D = p.D.view(), .u = p.u.view(), .initial_state = p.initial_state.view(), .reset = p.reset.view(), .reverse = p.s.reverse,
-                .y = p.y.view(), .final_state = p.final_state.view()};
+        return {.nu_log = nu_log.view(),
+                .theta_log = theta_log.view(),
+                .gamma_log = gamma_log.view(),
+                .B = p.B.view(),
+                .C = p.C.view(),
+                .D = p.D.view(),
+                .u = p.u.view(),
+                .initial_state = p.initial_state.view(),
+                .reset = p.reset.view(),
+                .reverse = p.s.reverse,
+                .y = p.y.view(),
+                .final_state = p.final_state.view()};
     }
 
     lru_backward_args<T> backward_args() const
     {
-        lru_backward_args<T> x{.forward = args(), .dy = p.dy.view(), .dfinal_state = p.dfinal_state.view(), .dnu_log = dnu_log.view(),
-                               .dtheta_log = dtheta_log.view(), .dgamma_log = dgamma_log.view(), .dB = p.dB.view(), .dC = p.dC.view(),
-                               .dD = p.dD.view(), .du = p.du.view(), .dinitial_state = p.dinitial_state.view()};
+        lru_backward_args<T> x{.forward = args(),
+                               .dy = p.dy.view(),
+                               .dfinal_state = p.dfinal_state.view(),
+                               .dnu_log = dnu_log.view(),
+                               .dtheta_log = dtheta_log.view(),
+                               .dgamma_log = dgamma_log.view(),
+                               .dB = p.dB.view(),
+                               .dC = p.dC.view(),
+                               .dD = p.dD.view(),
+                               .du = p.du.view(),
+                               .dinitial_state = p.dinitial_state.view()};
         x.forward.y = {};
         x.forward.final_state = {};
         return x;
@@ -70,7 +87,8 @@ struct lru_problem {
     template <class Other, class F>
     void for_each_gradient(const Other& other, F&& f) const
     {
-        f("dnu_log", dnu_log, other.dnu_log), f("dtheta_log", dtheta_log, other.dtheta_log), f("dgamma_log", dgamma_log, other.dgamma_log);
+        f("dnu_log", dnu_log, other.dnu_log), f("dtheta_log", dtheta_log, other.dtheta_log),
+            f("dgamma_log", dgamma_log, other.dgamma_log);
         f("dB", p.dB, other.p.dB), f("dC", p.dC, other.p.dC), f("dD", p.dD, other.p.dD), f("du", p.du, other.p.du);
         f("dinitial_state", p.dinitial_state, other.p.dinitial_state);
     }

@@ -79,7 +79,8 @@ TEMPLATE_TEST_CASE("s5: every method, of tokens at equal and at any distance", "
     for (const discretization method : all_methods) {
         for (const bool events : {false, true}) {
             for (const bool bidirectional : {false, true}) {
-                compare<TestType>({.state = 19, .events = events, .initial_state = true, .bidirectional = bidirectional, .method = method});
+                compare<TestType>(
+                    {.state = 19, .events = events, .initial_state = true, .bidirectional = bidirectional, .method = method});
             }
         }
     }
@@ -242,7 +243,8 @@ TEMPLATE_TEST_CASE("s5: a NaN reaches exactly the outputs that depend on it", ""
 TEMPLATE_TEST_CASE("s5: y may take the place of u, and the final state that of the initial one", "", float, bfloat16)
 {
     for (const layout form : all_layouts) {
-        const s5_problem<TestType> p({.length = 133, .out = 5, .D = true, .initial_state = true, .reverse = true, .inputs = form, .outputs = form});
+        const s5_problem<TestType> p(
+            {.length = 133, .out = 5, .D = true, .initial_state = true, .reverse = true, .inputs = form, .outputs = form});
         s5(p.args());
         auto u = p.u.template as<TestType>(form);
         auto state = p.initial_state.template as<typename s5_args<TestType>::complex>(form);
@@ -260,7 +262,12 @@ TEMPLATE_TEST_CASE("s5: threads and what the workspace held before change no bit
     threads pool(3);
     for (const index batch : {1, 3}) {
         for (const bool bidirectional : {false, true}) {
-            const s5_setup s{.batch = batch, .length = 900, .state = 40, .events = bidirectional, .initial_state = true, .packed = true,
+            const s5_setup s{.batch = batch,
+                             .length = 900,
+                             .state = 40,
+                             .events = bidirectional,
+                             .initial_state = true,
+                             .packed = true,
                              .bidirectional = bidirectional};
             s5_problem<TestType> p(s);
             s5(p.args());
@@ -298,7 +305,13 @@ TEMPLATE_TEST_CASE("s5: touches nothing outside its arguments", "", float, bfloa
         for (const layout form : both) {
             for (const index n : {1, 3, 8, 9, 16, 17, 33, 65}) {
                 for (index s5_setup::*axis : {&s5_setup::length, &s5_setup::dim, &s5_setup::state, &s5_setup::out}) {
-                    s5_setup s{.length = 10, .events = true, .initial_state = true, .packed = true, .inputs = form, .outputs = form, .edge = edge};
+                    s5_setup s{.length = 10,
+                               .events = true,
+                               .initial_state = true,
+                               .packed = true,
+                               .inputs = form,
+                               .outputs = form,
+                               .edge = edge};
                     s.*axis = n;
                     compare<TestType>(s);
                 }

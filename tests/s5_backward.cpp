@@ -50,7 +50,8 @@ double loss(const s5_problem<double>& p)
     double sum = 0;
     for_each_index(p.y.view(), [&](auto... i) { sum += p.y(i...) * p.dy(i...); });
     if (p.dfinal_state.given()) {
-        for_each_index(p.final_state.view(), [&](auto... i) { sum += (p.final_state(i...) * std::conj(p.dfinal_state(i...))).real(); });
+        for_each_index(p.final_state.view(),
+                       [&](auto... i) { sum += (p.final_state(i...) * std::conj(p.dfinal_state(i...))).real(); });
     }
     return sum;
 }
@@ -61,7 +62,8 @@ TEST_CASE("s5_backward: the reference's gradients are those of its forward pass"
 {
     for (unsigned options = 0; options < 1u << s5_setup::options; options += 7) {
         for (const discretization method : {all_methods[options % 6], discretization::zoh}) {
-            const s5_problem<double> p(s5_setup{.batch = 2, .length = 5, .dim = 2, .state = 2, .out = 2, .method = method}.with_options(options));
+            const s5_problem<double> p(
+                s5_setup{.batch = 2, .length = 5, .dim = 2, .state = 2, .out = 2, .method = method}.with_options(options));
             INFO(p.s.text());
             reference::s5_backward(p.backward_args());
             const auto agrees = [&](const char* name, const auto& x, const auto& gradient) {
@@ -109,7 +111,8 @@ TEMPLATE_TEST_CASE("s5_backward: every method, of tokens at equal and at any dis
     for (const discretization method : all_methods) {
         for (const bool events : {false, true}) {
             for (const bool bidirectional : {false, true}) {
-                compare<TestType>({.state = 19, .events = events, .initial_state = true, .bidirectional = bidirectional, .method = method});
+                compare<TestType>(
+                    {.state = 19, .events = events, .initial_state = true, .bidirectional = bidirectional, .method = method});
             }
         }
     }
@@ -186,8 +189,15 @@ TEMPLATE_TEST_CASE("s5_backward: threads and what the workspace held before chan
     threads pool(3);
     for (const index batch : {1, 3}) {
         for (const bool bidirectional : {false, true}) {
-            const s5_setup s{.batch = batch, .length = 900, .dim = 35, .state = 40, .out = 37, .events = bidirectional, .initial_state = true,
-                             .packed = true, .bidirectional = bidirectional};
+            const s5_setup s{.batch = batch,
+                             .length = 900,
+                             .dim = 35,
+                             .state = 40,
+                             .out = 37,
+                             .events = bidirectional,
+                             .initial_state = true,
+                             .packed = true,
+                             .bidirectional = bidirectional};
             const s5_problem<TestType> one(s);
             s5_backward(one.backward_args());
             const auto agrees = [&](auto&& run) {
@@ -241,7 +251,13 @@ TEMPLATE_TEST_CASE("s5_backward: touches nothing outside its arguments", "", flo
         for (const layout form : both) {
             for (const index n : {1, 3, 8, 9, 16, 17, 33, 65}) {
                 for (index s5_setup::*axis : {&s5_setup::length, &s5_setup::dim, &s5_setup::state, &s5_setup::out}) {
-                    s5_setup s{.length = 10, .events = true, .initial_state = true, .packed = true, .inputs = form, .outputs = form, .edge = edge};
+                    s5_setup s{.length = 10,
+                               .events = true,
+                               .initial_state = true,
+                               .packed = true,
+                               .inputs = form,
+                               .outputs = form,
+                               .edge = edge};
                     s.*axis = n;
                     compare<TestType>(s);
                 }

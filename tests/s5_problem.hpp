@@ -105,9 +105,12 @@ struct s5_problem {
     s5_problem<double> wide() const
     {
         s5_problem<double> w(s, nullptr);
-        const auto copy = [](const auto& from, auto& to) { to = from.template as<std::remove_cvref_t<decltype(*to.view().data())>>(); };
+        const auto copy = [](const auto& from, auto& to) {
+            to = from.template as<std::remove_cvref_t<decltype(*to.view().data())>>();
+        };
         copy(A, w.A), copy(delta, w.delta), copy(D, w.D), copy(interval, w.interval), copy(B, w.B), copy(C, w.C);
-        copy(initial_state, w.initial_state), copy(u, w.u), copy(dy, w.dy), copy(reset, w.reset), copy(dfinal_state, w.dfinal_state);
+        copy(initial_state, w.initial_state), copy(u, w.u), copy(dy, w.dy), copy(reset, w.reset),
+            copy(dfinal_state, w.dfinal_state);
         w.make_outputs();
         return w;
     }
@@ -129,16 +132,37 @@ struct s5_problem {
 
     s5_args<T> args() const
     {
-        return {.A = A.view(), .delta = delta.view(), .interval = interval.view(), .B = B.view(), .C = C.view(), .D = D.view(), .u = u.view(),
-                .initial_state = initial_state.view(), .reset = reset.view(), .method = s.method, .conjugate_pairs = s.conjugate_pairs,
-                .clip_eigs = s.clip_eigs, .reverse = s.reverse, .bidirectional = s.bidirectional, .liquid = s.liquid, .y = y.view(),
+        return {.A = A.view(),
+                .delta = delta.view(),
+                .interval = interval.view(),
+                .B = B.view(),
+                .C = C.view(),
+                .D = D.view(),
+                .u = u.view(),
+                .initial_state = initial_state.view(),
+                .reset = reset.view(),
+                .method = s.method,
+                .conjugate_pairs = s.conjugate_pairs,
+                .clip_eigs = s.clip_eigs,
+                .reverse = s.reverse,
+                .bidirectional = s.bidirectional,
+                .liquid = s.liquid,
+                .y = y.view(),
                 .final_state = final_state.view()};
     }
 
     s5_backward_args<T> backward_args() const
     {
-        s5_backward_args<T> x{.forward = args(), .dy = dy.view(), .dfinal_state = dfinal_state.view(), .dA = dA.view(), .ddelta = ddelta.view(),
-                              .dinterval = dinterval.view(), .dB = dB.view(), .dC = dC.view(), .dD = dD.view(), .du = du.view(),
+        s5_backward_args<T> x{.forward = args(),
+                              .dy = dy.view(),
+                              .dfinal_state = dfinal_state.view(),
+                              .dA = dA.view(),
+                              .ddelta = ddelta.view(),
+                              .dinterval = dinterval.view(),
+                              .dB = dB.view(),
+                              .dC = dC.view(),
+                              .dD = dD.view(),
+                              .du = du.view(),
                               .dinitial_state = dinitial_state.view()};
         x.forward.y = {};
         x.forward.final_state = {};
@@ -147,30 +171,34 @@ struct s5_problem {
 
     std::vector<std::vector<std::byte>> input_bytes() const
     {
-        return {A.bytes(), delta.bytes(), D.bytes(), interval.bytes(), B.bytes(), C.bytes(), initial_state.bytes(), u.bytes(), dy.bytes(),
-                reset.bytes(), dfinal_state.bytes()};
+        return {A.bytes(), delta.bytes(), D.bytes(),     interval.bytes(),    B.bytes(), C.bytes(), initial_state.bytes(),
+                u.bytes(), dy.bytes(),    reset.bytes(), dfinal_state.bytes()};
     }
 
     bool gaps_untouched() const
     {
-        return y.gaps_untouched() && final_state.gaps_untouched() && du.gaps_untouched() && dB.gaps_untouched() && dC.gaps_untouched() &&
-               dA.gaps_untouched() && ddelta.gaps_untouched() && dD.gaps_untouched() && dinterval.gaps_untouched() &&
-               dinitial_state.gaps_untouched();
+        return y.gaps_untouched() && final_state.gaps_untouched() && du.gaps_untouched() && dB.gaps_untouched() &&
+               dC.gaps_untouched() && dA.gaps_untouched() && ddelta.gaps_untouched() && dD.gaps_untouched() &&
+               dinterval.gaps_untouched() && dinitial_state.gaps_untouched();
     }
 
     /// Calls f(name, tensor of this, tensor of the other) for every gradient.
     template <class Other, class F>
     void for_each_gradient(const Other& other, F&& f) const
     {
-        f("du", du, other.du), f("dB", dB, other.dB), f("dC", dC, other.dC), f("dA", dA, other.dA), f("ddelta", ddelta, other.ddelta);
-        f("dD", dD, other.dD), f("dinterval", dinterval, other.dinterval), f("dinitial_state", dinitial_state, other.dinitial_state);
+        f("du", du, other.du), f("dB", dB, other.dB), f("dC", dC, other.dC), f("dA", dA, other.dA),
+            f("ddelta", ddelta, other.ddelta);
+        f("dD", dD, other.dD), f("dinterval", dinterval, other.dinterval),
+            f("dinitial_state", dinitial_state, other.dinitial_state);
     }
 };
 
 /// Around the registers of every instruction set and the blocks of the products.
-inline constexpr index s5_sizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 35, 47, 49, 63, 64, 65, 67, 127, 128, 129, 131};
+inline constexpr index s5_sizes[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  15,  16,  17,  31,
+                                     32, 33, 35, 47, 49, 63, 64, 65, 67, 127, 128, 129, 131};
 
-inline constexpr discretization all_methods[] = {discretization::zoh,           discretization::bilinear, discretization::forward_euler,
-                                                 discretization::backward_euler, discretization::dirac,   discretization::async};
+inline constexpr discretization all_methods[] = {discretization::zoh,           discretization::bilinear,
+                                                 discretization::forward_euler, discretization::backward_euler,
+                                                 discretization::dirac,         discretization::async};
 
 }  // namespace ssmkit::testing

@@ -59,9 +59,15 @@ void compare(const s5_setup& s)
     auto expected = x.p.wide();
     tensor<std::complex<double>, 2> h = x.p.initial_state.template as<std::complex<double>>();
     s5_step(x.args());
-    reference::s5_step(s5_step_args<double>{.A = expected.A.view(), .B = expected.B.view(), .C = expected.C.view(), .D = expected.D.view(),
-                                            .u = x.token(view<const double, 3>(expected.u.view())), .conjugate_pairs = s.conjugate_pairs,
-                                            .liquid = s.liquid, .h = h.view(), .y = x.token(expected.y.view())});
+    reference::s5_step(s5_step_args<double>{.A = expected.A.view(),
+                                            .B = expected.B.view(),
+                                            .C = expected.C.view(),
+                                            .D = expected.D.view(),
+                                            .u = x.token(view<const double, 3>(expected.u.view())),
+                                            .conjugate_pairs = s.conjugate_pairs,
+                                            .liquid = s.liquid,
+                                            .h = h.view(),
+                                            .y = x.token(expected.y.view())});
     CHECK(relative_error(x.p.y, expected.y) <= budget<T>);
     CHECK(relative_error(x.h, h) <= state_budget<T>);
     CHECK(x.p.gaps_untouched());
@@ -84,14 +90,21 @@ TEMPLATE_TEST_CASE("s5_step: agrees with the reference, every size and any layou
         }
     }
     for (const layout inputs : all_layouts) {
-        for (const layout outputs : all_layouts) compare<TestType>({.dim = 35, .state = 33, .out = 35, .D = true, .inputs = inputs, .outputs = outputs});
+        for (const layout outputs : all_layouts)
+            compare<TestType>({.dim = 35, .state = 33, .out = 35, .D = true, .inputs = inputs, .outputs = outputs});
     }
 }
 
 TEMPLATE_TEST_CASE("s5_step: token by token is the scan", "", float, double)
 {
     for (const bool liquid : {false, true}) {
-        const s5_problem<TestType> p({.length = 80, .dim = 19, .state = 21, .out = 19, .discrete = true, .D = true, .initial_state = true,
+        const s5_problem<TestType> p({.length = 80,
+                                      .dim = 19,
+                                      .state = 21,
+                                      .out = 19,
+                                      .discrete = true,
+                                      .D = true,
+                                      .initial_state = true,
                                       .liquid = liquid});
         s5(p.args());
         auto h = p.initial_state.template as<std::complex<TestType>>();

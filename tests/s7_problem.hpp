@@ -59,7 +59,8 @@ struct s7_problem {
     {
         s7_problem<double> w(s, nullptr);
         const auto copy = [](const auto& from, auto& to) { to = from.template as<double>(); };
-        copy(u, w.u), copy(A, w.A), copy(B, w.B), copy(C, w.C), copy(bias, w.bias), copy(initial_state, w.initial_state), copy(dy, w.dy);
+        copy(u, w.u), copy(A, w.A), copy(B, w.B), copy(C, w.C), copy(bias, w.bias), copy(initial_state, w.initial_state),
+            copy(dy, w.dy);
         copy(dfinal_state, w.dfinal_state);
         w.make_outputs();
         return w;
@@ -71,20 +72,34 @@ struct s7_problem {
             t = tensor<E, Rank>(extents, s.outputs, s.edge);
         };
         make(y, {s.batch, s.length, s.out}), make(final_state, {s.batch, s.state}), make(du, {s.batch, s.length, s.dim});
-        make(dA, {s.batch, s.length, s.state}), make(dB, {s.batch, s.length, s.dim, s.state}), make(dC, {s.batch, s.length, s.out, s.state});
+        make(dA, {s.batch, s.length, s.state}), make(dB, {s.batch, s.length, s.dim, s.state}),
+            make(dC, {s.batch, s.length, s.out, s.state});
         make(dbias, {s.batch, s.length, s.state}), make(dinitial_state, {s.batch, s.state});
     }
 
     s7_scan_args<T> args() const
     {
-        return {.u = u.view(), .A = A.view(), .B = B.view(), .C = C.view(), .bias = bias.view(), .initial_state = initial_state.view(),
-                .y = y.view(), .final_state = final_state.view()};
+        return {.u = u.view(),
+                .A = A.view(),
+                .B = B.view(),
+                .C = C.view(),
+                .bias = bias.view(),
+                .initial_state = initial_state.view(),
+                .y = y.view(),
+                .final_state = final_state.view()};
     }
 
     s7_scan_backward_args<T> backward_args() const
     {
-        s7_scan_backward_args<T> x{.forward = args(), .dy = dy.view(), .dfinal_state = dfinal_state.view(), .du = du.view(), .dA = dA.view(),
-                                   .dB = dB.view(), .dC = dC.view(), .dbias = dbias.view(), .dinitial_state = dinitial_state.view()};
+        s7_scan_backward_args<T> x{.forward = args(),
+                                   .dy = dy.view(),
+                                   .dfinal_state = dfinal_state.view(),
+                                   .du = du.view(),
+                                   .dA = dA.view(),
+                                   .dB = dB.view(),
+                                   .dC = dC.view(),
+                                   .dbias = dbias.view(),
+                                   .dinitial_state = dinitial_state.view()};
         x.forward.y = {};
         x.forward.final_state = {};
         return x;
@@ -97,8 +112,8 @@ struct s7_problem {
 
     bool gaps_untouched() const
     {
-        return y.gaps_untouched() && final_state.gaps_untouched() && du.gaps_untouched() && dA.gaps_untouched() && dB.gaps_untouched() &&
-               dC.gaps_untouched() && dbias.gaps_untouched() && dinitial_state.gaps_untouched();
+        return y.gaps_untouched() && final_state.gaps_untouched() && du.gaps_untouched() && dA.gaps_untouched() &&
+               dB.gaps_untouched() && dC.gaps_untouched() && dbias.gaps_untouched() && dinitial_state.gaps_untouched();
     }
 
     template <class Other, class F>

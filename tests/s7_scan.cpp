@@ -39,8 +39,14 @@ TEST_CASE("s7_scan: a sequence by hand")
     // ā = 1 - 1 / (A² + 1/2): -1 at A = 0, 1/3 at A = 1.
     const double u[] = {1, 2, 3, 4}, A[] = {1, 0}, B[] = {1, 2, 1, -1}, C[] = {1, 10, 2, 20}, bias[] = {0.5, 1}, start[] = {3};
     double y[4], last[1];
-    const s7_scan_args<double> a{.u = {u, 1, 2, 2}, .A = {A, 1, 2, 1}, .B = {B, 1, 2, 2, 1}, .C = {C, 1, 2, 2, 1}, .bias = {bias, 1, 2, 1},
-                                 .initial_state = {start, 1, 1}, .y = {y, 1, 2, 2}, .final_state = {last, 1, 1}};
+    const s7_scan_args<double> a{.u = {u, 1, 2, 2},
+                                 .A = {A, 1, 2, 1},
+                                 .B = {B, 1, 2, 2, 1},
+                                 .C = {C, 1, 2, 2, 1},
+                                 .bias = {bias, 1, 2, 1},
+                                 .initial_state = {start, 1, 1},
+                                 .y = {y, 1, 2, 2},
+                                 .final_state = {last, 1, 1}};
     for (const bool plain : {true, false}) {
         plain ? reference::s7_scan(a) : s7_scan(a);
         CHECK(std::abs(last[0] + 6.5) < 1e-14);  // h = 1 + 5 + 1/2, then -6.5 - 1 + 1

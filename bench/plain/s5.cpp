@@ -5,7 +5,8 @@ namespace plain {
 /// One sequence, (length, dim). B is (dim, 2 state) and C (2 state, dim), (re, im) interleaved along the state, so that the
 /// compiler makes vectors of the inner loops; `scratch` holds 4 state numbers.
 void s5(std::size_t length, std::size_t dim, std::size_t state, const float* __restrict A, const float* __restrict B,
-        const float* __restrict C, const float* __restrict D, const float* __restrict u, float* __restrict y, float* __restrict scratch)
+        const float* __restrict C, const float* __restrict D, const float* __restrict u, float* __restrict y,
+        float* __restrict scratch)
 {
     const std::size_t numbers = 2 * state;
     float *const h = scratch, *const b = scratch + numbers;
@@ -18,7 +19,8 @@ void s5(std::size_t length, std::size_t dim, std::size_t state, const float* __r
         for (; c + 4 <= dim; c += 4) {  // four rows at a time: b is loaded and stored once for them
             const float* const row = B + c * numbers;
             for (std::size_t i = 0; i < numbers; ++i) {
-                b[i] += in[c] * row[i] + in[c + 1] * row[numbers + i] + in[c + 2] * row[2 * numbers + i] + in[c + 3] * row[3 * numbers + i];
+                b[i] += in[c] * row[i] + in[c + 1] * row[numbers + i] + in[c + 2] * row[2 * numbers + i] +
+                        in[c + 3] * row[3 * numbers + i];
             }
         }
         for (; c < dim; ++c) {

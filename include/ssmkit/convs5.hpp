@@ -35,8 +35,13 @@ struct convs5_sequence {
     s5_args<R> call(index first, index count, index tokens) const
     {
         complex* const states = h + first * s.state;
-        return {.A = a.A, .B = kernels.B, .C = kernels.C, .u = {gathered, count, tokens, s.inputs},
-                .initial_state = {states, count, s.state}, .conjugate_pairs = a.conjugate_pairs, .y = {spread, count, tokens, s.outputs},
+        return {.A = a.A,
+                .B = kernels.B,
+                .C = kernels.C,
+                .u = {gathered, count, tokens, s.inputs},
+                .initial_state = {states, count, s.state},
+                .conjugate_pairs = a.conjugate_pairs,
+                .y = {spread, count, tokens, s.outputs},
                 .final_state = {states, count, s.state}};
     }
 

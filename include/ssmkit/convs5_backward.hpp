@@ -57,8 +57,12 @@ struct convs5_adjoint {
 
     s5_backward_args<R> back(index piece, index first, index count, index tokens) const
     {
-        return {.forward = {.A = f.A, .B = kernels.B, .C = kernels.C, .u = {gathered, count, tokens, s.inputs},
-                            .initial_state = {kept + (piece * s.pixels + first) * s.state, count, s.state}, .conjugate_pairs = f.conjugate_pairs},
+        return {.forward = {.A = f.A,
+                            .B = kernels.B,
+                            .C = kernels.C,
+                            .u = {gathered, count, tokens, s.inputs},
+                            .initial_state = {kept + (piece * s.pixels + first) * s.state, count, s.state},
+                            .conjugate_pairs = f.conjugate_pairs},
                 .dy = {spread, count, tokens, s.outputs},
                 .dfinal_state = {later + first * s.state, count, s.state},
                 .dA = {dA_part, s.state},

@@ -42,7 +42,8 @@ struct s5_forward {
         backwards = from_the_end;
         column = first_column;
         if (column == 0) system.prepare(a, s);
-        run_tasks(exec, static_cast<std::size_t>(s.state_tiles), [&](std::size_t tile, std::size_t) { pack(static_cast<index>(tile)); });
+        run_tasks(exec, static_cast<std::size_t>(s.state_tiles),
+                  [&](std::size_t tile, std::size_t) { pack(static_cast<index>(tile)); });
         for (index first = 0; first < s.total(); first += s.span) {
             const index count = std::min(s.span, s.total() - first);
             run_tasks(exec, static_cast<std::size_t>(count), [&](std::size_t k, std::size_t) {
@@ -65,7 +66,8 @@ struct s5_forward {
         const auto gain = [&](index i) { return s5_packed_gain(a, i); };
         const R f = a.conjugate_pairs ? R(2) : R(1);
         pack_states_as_columns<Arch, R>(a.B, tile, R(1), R(1), in_matrix, gain);
-        pack_states_as_rows<Arch, R>(a.C.slice(1, column, s.state).transposed(0, 1), tile, f, -f, out_matrix, [](index) { return complex(1); });
+        pack_states_as_rows<Arch, R>(a.C.slice(1, column, s.state).transposed(0, 1), tile, f, -f, out_matrix,
+                                     [](index) { return complex(1); });
     }
 
     /// B u of piece i, the k-th of the span; times the gain unless that changes with the token.
@@ -76,7 +78,8 @@ struct s5_forward {
         const auto tokens_u = s5_piece(a.u, s.row(i), s.first(i), tokens, backwards);
         s5_find_begins(a, s.row(i), s.first(i), tokens, backwards, flags + k * s.piece);
         load_tiles<Arch, R>(as_rectangle(tokens_u), panel_u, tile);
-        multiply_panel<Arch>(panel<const R>{panel_u, tile, s.dim}, tokens, in_matrix, 2 * s.state_tiles, h + k * s.state_panel(), tile);
+        multiply_panel<Arch>(panel<const R>{panel_u, tile, s.dim}, tokens, in_matrix, 2 * s.state_tiles, h + k * s.state_panel(),
+                             tile);
     }
 
     /// The states of a tile, in place of B u.
@@ -88,14 +91,17 @@ struct s5_forward {
         const std::uint8_t* const begins = a.reset.data() ? flags + k * s.piece : nullptr;
         R* const rows = h + k * s.state_panel() + tile * 2 * s.piece * n;
         s5_token_system<R> tokens_system{system.poles + tile * system.step};
-        alignas(64) R poles[static_cast<std::size_t>(s5_longest_piece * 2 * n)], gains[static_cast<std::size_t>(s5_longest_piece * 2 * n)];
+        alignas(64) R poles[static_cast<std::size_t>(s5_longest_piece * 2 * n)],
+            gains[static_cast<std::size_t>(s5_longest_piece * 2 * n)];
         if (a.interval.data()) {
             R intervals[static_cast<std::size_t>(s5_longest_piece)];
             for (index t = 0; t < tokens; ++t) intervals[t] = a.interval(b, backwards ? s.length - 1 - first - t : first + t);
             tokens_system = {poles, 2 * n, s5_gain_varies(a) ? gains : nullptr};
-            s5_fill_system<Arch>(system.poles + tile * system.step, a.method, intervals, tokens, poles, s5_gain_varies(a) ? gains : nullptr);
+            s5_fill_system<Arch>(system.poles + tile * system.step, a.method, intervals, tokens, poles,
+                                 s5_gain_varies(a) ? gains : nullptr);
         }
-        (a.liquid ? s5_scan_tile<Arch, true, R> : s5_scan_tile<Arch, false, R>)(rows, rows, s.piece * n, tokens, tokens_system, begins, carried);
+        (a.liquid ? s5_scan_tile<Arch, true, R> : s5_scan_tile<Arch, false, R>)(rows, rows, s.piece * n, tokens, tokens_system,
+                                                                                begins, carried);
         if (first + tokens == s.length && a.final_state.data()) {
             store_state_tile<Arch, R>(carried, a.final_state, b, column + tile * n, states);
         }
@@ -105,7 +111,8 @@ struct s5_forward {
     void leave(index k, index i, R* sums) const
     {
         const index tile = s.piece * n, tokens = s.tokens(i);
-        multiply_panel<Arch>(panel<const R>{h + k * s.state_panel(), tile, s.state, 2}, tokens, out_matrix, s.out_tiles, sums, tile);
+        multiply_panel<Arch>(panel<const R>{h + k * s.state_panel(), tile, s.state, 2}, tokens, out_matrix, s.out_tiles, sums,
+                             tile);
         const auto tokens_y = s5_piece(a.y, s.row(i), s.first(i), tokens, backwards);
         if (column > 0) {
             s5_add_stored<Arch, R>(tokens_y, sums, s.piece);

@@ -37,7 +37,8 @@ struct s7_forward {
     {
         for (index t = 0; t < s.tokens(i); ++t) {
             const index b = s.row(i), at = s.first(i) + t;
-            s7_sum_rows<Arch, R>(a.B[b][at], a.u[b][at], a.bias.data() ? a.bias[b][at] : view<const T, 1>{}, h + k * s.panel() + t * s.pitch);
+            s7_sum_rows<Arch, R>(a.B[b][at], a.u[b][at], a.bias.data() ? a.bias[b][at] : view<const T, 1>{},
+                                 h + k * s.panel() + t * s.pitch);
         }
     }
 
@@ -84,7 +85,8 @@ void s7_scan(const s7_scan_args<T>& a, workspace memory = {}, Exec&& exec = {})
     arena parts(own.memory());
     s7_forward<Arch, T> scan(a, slots, parts);
     for (index b = 0; b < a.final_state.extent(0) && scan.s.length == 0; ++b) {
-        for (index n = 0; n < scan.s.state; ++n) a.final_state(b, n) = a.initial_state.data() ? a.initial_state(b, n) : compute_t<T>(0);
+        for (index n = 0; n < scan.s.state; ++n)
+            a.final_state(b, n) = a.initial_state.data() ? a.initial_state(b, n) : compute_t<T>(0);
     }
     scan.run(exec);
 }

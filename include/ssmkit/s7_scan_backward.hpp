@@ -10,8 +10,8 @@ namespace detail {
 
 /// The recurrence back over a piece: rows of C^T dy become s. `h` holds the states after the tokens, `before` that before them.
 template <class Arch, class R, class T>
-[[gnu::noinline, gnu::flatten]] void s7_scan_rows_back(const view<const T, 2>& A, const R* h, const R* before, R* g, index pitch, R* later,
-                                                       const view<T, 2>& dA)
+[[gnu::noinline, gnu::flatten]] void s7_scan_rows_back(const view<const T, 2>& A, const R* h, const R* before, R* g, index pitch,
+                                                       R* later, const view<T, 2>& dA)
 {
     using v = vec<R, Arch>;
     for_each_lanes<R, Arch>(A.extent(1), [&](auto range) __attribute__((always_inline)) {
@@ -23,7 +23,8 @@ template <class Arch, class R, class T>
             if (dA.data()) {
                 const v previous = load<R, Arch>((t > 0 ? h + (t - 1) * pitch : before) + range.first);
                 const v rate = range.load(A[t].data(), A.extent(1) > 1 ? A.stride(1) : 1);
-                range.store(s * previous * (rate + rate) * inverse_of * inverse_of, dA[t].data(), dA.extent(1) > 1 ? dA.stride(1) : 1);
+                range.store(s * previous * (rate + rate) * inverse_of * inverse_of, dA[t].data(),
+                            dA.extent(1) > 1 ? dA.stride(1) : 1);
             }
             from_later = s - inverse_of * s;
         }
@@ -39,7 +40,8 @@ struct s7_adjoint {
     s7_shape<Arch, T> s;
     R *h, *g, *state, *later, *kept;
 
-    s7_adjoint(const s7_scan_backward_args<T>& args, std::size_t concurrency, arena& memory) : a(args), f(args.forward), s(f, concurrency)
+    s7_adjoint(const s7_scan_backward_args<T>& args, std::size_t concurrency, arena& memory)
+        : a(args), f(args.forward), s(f, concurrency)
     {
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         h = take(s.span * s.panel());
@@ -77,7 +79,8 @@ struct s7_adjoint {
     {
         for (index t = 0; t < s.tokens(i); ++t) {
             const index b = s.row(i), at = s.first(i) + t;
-            s7_sum_rows<Arch, R>(f.B[b][at], f.u[b][at], f.bias.data() ? f.bias[b][at] : view<const T, 1>{}, h + k * s.panel() + t * s.pitch);
+            s7_sum_rows<Arch, R>(f.B[b][at], f.u[b][at], f.bias.data() ? f.bias[b][at] : view<const T, 1>{},
+                                 h + k * s.panel() + t * s.pitch);
         }
     }
 
@@ -141,7 +144,8 @@ void s7_scan_backward(const s7_scan_backward_args<T>& a, workspace memory = {}, 
     arena parts(own.memory());
     s7_adjoint<Arch, T> scan(a, slots, parts);
     for (index b = 0; b < a.dinitial_state.extent(0) && scan.s.length == 0; ++b) {
-        for (index n = 0; n < scan.s.state; ++n) a.dinitial_state(b, n) = a.dfinal_state.data() ? a.dfinal_state(b, n) : compute_t<T>(0);
+        for (index n = 0; n < scan.s.state; ++n)
+            a.dinitial_state(b, n) = a.dfinal_state.data() ? a.dfinal_state(b, n) : compute_t<T>(0);
     }
     scan.run(exec);
 }

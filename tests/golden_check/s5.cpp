@@ -91,7 +91,8 @@ void continuous(problem& p, bool spaced)
     backward.dB = p.output<complex>("d_B", 0, 1);
     if (spaced) backward.dinterval = p.output<real>("d_delta", new_axis, 0);
     run_backward(backward, p);
-    const auto d_re = p.output<real>("d_Lambda_re", 0), d_im = p.output<real>("d_Lambda_im", 0), d_log = p.output<real>("d_log_step", 0);
+    const auto d_re = p.output<real>("d_Lambda_re", 0), d_im = p.output<real>("d_Lambda_im", 0),
+               d_log = p.output<real>("d_log_step", 0);
     for (index n = 0; n < state; ++n) {
         const auto i = static_cast<std::size_t>(n);
         if (!d_re.empty()) d_re[n] = dA[i].real();

@@ -104,8 +104,12 @@ struct layer {
     ssmkit::s7_scan_args<R> args()
     {
         const R* const maps = z.data();
-        return {.u = tokens<const R>(x.data()), .A = part<const R>(maps, 0, state), .B = map<const R>(maps, state), .C = map<const R>(maps, at_C()),
-                .bias = part<const R>(maps, at_D() + dim, state), .y = tokens<R>(y.data())};
+        return {.u = tokens<const R>(x.data()),
+                .A = part<const R>(maps, 0, state),
+                .B = map<const R>(maps, state),
+                .C = map<const R>(maps, at_C()),
+                .bias = part<const R>(maps, at_D() + dim, state),
+                .y = tokens<R>(y.data())};
     }
 
     void store(const matrix& from, const view<R, 3>& to) const

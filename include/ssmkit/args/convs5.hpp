@@ -15,7 +15,7 @@ namespace ssmkit {
 ///     y_t = f Re(C * h_t)                              Spatiotemporal Modeling", arXiv:2310.19694, section 3; f = 2 where h
 ///                                                      holds one of each conjugate pair
 ///
-/// The convolutions are cross-correlations that keep an image's size: kernel element (r, c) meets the pixel r - ⌊(rows - 1) / 2⌋
+/// The convolutions are cross-correlations that keep the size: kernel element (r, c) meets the pixel r - ⌊(rows - 1) / 2⌋
 /// below and c - ⌊(columns - 1) / 2⌋ to the right, zero outside. T is how u and y are stored; parameters, which are discrete
 /// (see discretize()), and the state are compute_t<T>. Any strides are legal. final_state may be initial_state. A sequence may be
 /// cut anywhere: final_state of one piece is initial_state of the next.
@@ -40,7 +40,8 @@ template <class T>
 void check_convs5(const char* op, const convs5_args<T>& a)
 {
     static_assert(storage_element<T>);
-    const axis batch{"batch", a.u.extent(0)}, height{"height", a.u.extent(2)}, width{"width", a.u.extent(3)}, dim{"dim", a.u.extent(4)};
+    const axis batch{"batch", a.u.extent(0)}, height{"height", a.u.extent(2)}, width{"width", a.u.extent(3)},
+        dim{"dim", a.u.extent(4)};
     const axis state{"state", a.A.extent(0)};
     require_shape(op, "u", a.u, {{"batch"}, {"length"}, {"height"}, {"width"}, {"dim"}});
     require_shape(op, "A", a.A, {{"state"}});
@@ -66,8 +67,9 @@ void check(const convs5_args<T>& a)
     require_distinct_elements(op, "final_state", a.final_state);
     const bool replaces_state = same_elements(a.final_state, a.initial_state);
     const named_footprint outputs[] = {named("y", a.y), named("final_state", a.final_state)};
-    const named_footprint inputs[] = {named("A", a.A), named("B", a.B), named("C", a.C), named("u", a.u),
-                                      replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state)};
+    const named_footprint inputs[] = {
+        named("A", a.A), named("B", a.B), named("C", a.C), named("u", a.u),
+        replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state)};
     require_disjoint(op, outputs, inputs);
 }
 

@@ -36,7 +36,8 @@ void check(const convs5_backward_args<T>& a)
     constexpr const char* op = "convs5_backward";
     const convs5_args<T>& f = a.forward;
     check_convs5(op, f);
-    const axis batch{"batch", f.u.extent(0)}, length{"length", f.u.extent(1)}, height{"height", f.u.extent(2)}, width{"width", f.u.extent(3)};
+    const axis batch{"batch", f.u.extent(0)}, length{"length", f.u.extent(1)}, height{"height", f.u.extent(2)},
+        width{"width", f.u.extent(3)};
     const axis dim{"dim", f.u.extent(4)}, state{"state", f.A.extent(0)}, out{"out", f.C.extent(3)};
     require_shape(op, "dy", a.dy, {batch, length, height, width, out});
     require_shape_if_given(op, "dfinal_state", a.dfinal_state, {batch, height, width, state});
@@ -52,8 +53,13 @@ void check(const convs5_backward_args<T>& a)
     require_distinct_elements(op, "dinitial_state", a.dinitial_state);
     const named_footprint outputs[] = {named("dA", a.dA), named("dB", a.dB), named("dC", a.dC), named("du", a.du),
                                        named("dinitial_state", a.dinitial_state)};
-    const named_footprint inputs[] = {named("A", f.A), named("B", f.B), named("C", f.C), named("u", f.u), named("initial_state", f.initial_state),
-                                      named("dy", a.dy), named("dfinal_state", a.dfinal_state)};
+    const named_footprint inputs[] = {named("A", f.A),
+                                      named("B", f.B),
+                                      named("C", f.C),
+                                      named("u", f.u),
+                                      named("initial_state", f.initial_state),
+                                      named("dy", a.dy),
+                                      named("dfinal_state", a.dfinal_state)};
     require_disjoint(op, outputs, inputs);
 }
 

@@ -69,18 +69,24 @@ void check(const lru_args<T>& a)
     using namespace detail;
     constexpr const char* op = "lru";
     check_lru(op, a);
-    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, out{"out", a.C.extent(0)}, state{"state", a.B.extent(0)};
+    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, out{"out", a.C.extent(0)},
+        state{"state", a.B.extent(0)};
     require_shape(op, "y", a.y, {batch, length, out});
     require_shape_if_given(op, "final_state", a.final_state, {batch, state});
     require_distinct_elements(op, "y", a.y);
     require_distinct_elements(op, "final_state", a.final_state);
     const bool replaces_state = same_elements(a.final_state, a.initial_state);
     const named_footprint outputs[] = {named("y", a.y), named("final_state", a.final_state)};
-    const named_footprint inputs[] = {named("nu_log", a.nu_log), named("theta_log", a.theta_log), named("gamma_log", a.gamma_log),
-                                      named("B", a.B), named("C", a.C), named("D", a.D),
-                                      same_elements(a.y, a.u) ? named_footprint{"u", {}} : named("u", a.u),
-                                      replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state),
-                                      named("reset", a.reset)};
+    const named_footprint inputs[] = {
+        named("nu_log", a.nu_log),
+        named("theta_log", a.theta_log),
+        named("gamma_log", a.gamma_log),
+        named("B", a.B),
+        named("C", a.C),
+        named("D", a.D),
+        same_elements(a.y, a.u) ? named_footprint{"u", {}} : named("u", a.u),
+        replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state),
+        named("reset", a.reset)};
     require_disjoint(op, outputs, inputs);
 }
 
@@ -95,7 +101,8 @@ std::complex<double> lru_eigenvalue(R nu_log, R theta_log)
 
 /// Fills Ā and B̄.
 template <class T>
-void lru_discretize(const lru_args<T>& a, const view<std::complex<compute_t<T>>, 1>& A_bar, const view<std::complex<compute_t<T>>, 2>& B_bar)
+void lru_discretize(const lru_args<T>& a, const view<std::complex<compute_t<T>>, 1>& A_bar,
+                    const view<std::complex<compute_t<T>>, 2>& B_bar)
 {
     using real = compute_t<T>;
     for (index n = 0; n < a.nu_log.extent(0); ++n) {

@@ -8,8 +8,8 @@
 
 namespace ssmkit {
 
-/// The gradients of lru; complex ones are ∂/∂Re + i ∂/∂Im. A gradient whose view is left empty is neither computed nor written;
-/// one that is given is overwritten.
+/// The gradients of lru; complex ones are ∂/∂Re + i ∂/∂Im. A gradient whose view is left empty is neither computed nor
+/// written; one that is given is overwritten, not added to.
 template <class T>
 struct lru_backward_args {
     using real = compute_t<T>;
@@ -58,8 +58,13 @@ void check(const lru_backward_args<T>& a)
     require_distinct_elements(op, "dD", a.dD);
     require_distinct_elements(op, "du", a.du);
     require_distinct_elements(op, "dinitial_state", a.dinitial_state);
-    const named_footprint outputs[] = {named("dnu_log", a.dnu_log), named("dtheta_log", a.dtheta_log), named("dgamma_log", a.dgamma_log),
-                                       named("dB", a.dB), named("dC", a.dC), named("dD", a.dD), named("du", a.du),
+    const named_footprint outputs[] = {named("dnu_log", a.dnu_log),
+                                       named("dtheta_log", a.dtheta_log),
+                                       named("dgamma_log", a.dgamma_log),
+                                       named("dB", a.dB),
+                                       named("dC", a.dC),
+                                       named("dD", a.dD),
+                                       named("du", a.du),
                                        named("dinitial_state", a.dinitial_state)};
     const named_footprint inputs[] = {named("nu_log", f.nu_log), named("theta_log", f.theta_log), named("gamma_log", f.gamma_log),
                                       named("B", f.B), named("C", f.C), named("D", f.D), named("u", f.u),
@@ -83,7 +88,8 @@ void lru_chain(const lru_backward_args<T>& a, const view<const std::complex<comp
         const wide eigenvalue = lru_eigenvalue(f.nu_log[n], f.theta_log[n]);
         const wide upstream = wide(dA_bar[n]) * std::conj(eigenvalue);
         if (a.dnu_log.data()) a.dnu_log[n] = static_cast<real>(-std::exp(static_cast<double>(f.nu_log[n])) * upstream.real());
-        if (a.dtheta_log.data()) a.dtheta_log[n] = static_cast<real>(std::exp(static_cast<double>(f.theta_log[n])) * upstream.imag());
+        if (a.dtheta_log.data())
+            a.dtheta_log[n] = static_cast<real>(std::exp(static_cast<double>(f.theta_log[n])) * upstream.imag());
         const double scale = std::exp(static_cast<double>(f.gamma_log[n]));
         double dgamma = 0;
         for (index c = 0; c < f.B.extent(1); ++c) {
@@ -97,10 +103,18 @@ void lru_chain(const lru_backward_args<T>& a, const view<const std::complex<comp
 
 /// S5's backward call, its gradients of Ā and B̄ into memory for them.
 template <class T>
-s5_backward_args<T> s5_backward_of(const lru_backward_args<T>& a, const s5_args<T>& forward, const view<std::complex<compute_t<T>>, 1>& dA_bar,
+s5_backward_args<T> s5_backward_of(const lru_backward_args<T>& a, const s5_args<T>& forward,
+                                   const view<std::complex<compute_t<T>>, 1>& dA_bar,
                                    const view<std::complex<compute_t<T>>, 2>& dB_bar)
 {
-    return {.forward = forward, .dy = a.dy, .dfinal_state = a.dfinal_state, .dA = dA_bar, .dB = dB_bar, .dC = a.dC, .dD = a.dD, .du = a.du,
+    return {.forward = forward,
+            .dy = a.dy,
+            .dfinal_state = a.dfinal_state,
+            .dA = dA_bar,
+            .dB = dB_bar,
+            .dC = a.dC,
+            .dD = a.dD,
+            .du = a.du,
             .dinitial_state = a.dinitial_state};
 }
 

@@ -100,7 +100,8 @@ void check_s5(const char* op, const s5_args<T>& a)
     require_shape(op, "B", a.B, {state, dim});
     require_shape(op, "C", a.C, {{"out"}, states});
     require_shape_if_given(op, "D", a.D, {dim});
-    require(a.D.data() == nullptr || a.C.extent(0) == a.D.extent(0), op, "D", "is given although C has not as many outputs as u has channels");
+    require(a.D.data() == nullptr || a.C.extent(0) == a.D.extent(0), op, "D",
+            "is given although C has not as many outputs as u has channels");
     require_shape_if_given(op, "initial_state", a.initial_state, {batch, states});
     require_shape_if_given(op, "reset", a.reset, {batch, length});
     require(!a.clip_eigs || a.delta.data() != nullptr, op, "clip_eigs", "is set without delta");
@@ -125,10 +126,16 @@ void check(const s5_args<T>& a)
     const bool replaces_u = !a.bidirectional && same_elements(a.y, a.u);
     const bool replaces_state = same_elements(a.final_state, a.initial_state);
     const named_footprint outputs[] = {named("y", a.y), named("final_state", a.final_state)};
-    const named_footprint inputs[] = {named("A", a.A), named("delta", a.delta), named("interval", a.interval), named("B", a.B),
-                                      named("C", a.C), named("D", a.D), replaces_u ? named_footprint{"u", {}} : named("u", a.u),
-                                      replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state),
-                                      named("reset", a.reset)};
+    const named_footprint inputs[] = {
+        named("A", a.A),
+        named("delta", a.delta),
+        named("interval", a.interval),
+        named("B", a.B),
+        named("C", a.C),
+        named("D", a.D),
+        replaces_u ? named_footprint{"u", {}} : named("u", a.u),
+        replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state),
+        named("reset", a.reset)};
     require_disjoint(op, outputs, inputs);
 }
 

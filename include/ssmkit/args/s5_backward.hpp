@@ -63,8 +63,13 @@ void check(const s5_backward_args<T>& a)
     require_distinct_elements(op, "dD", a.dD);
     require_distinct_elements(op, "du", a.du);
     require_distinct_elements(op, "dinitial_state", a.dinitial_state);
-    const named_footprint outputs[] = {named("dA", a.dA), named("ddelta", a.ddelta), named("dinterval", a.dinterval), named("dB", a.dB),
-                                       named("dC", a.dC), named("dD", a.dD), named("du", a.du),
+    const named_footprint outputs[] = {named("dA", a.dA),
+                                       named("ddelta", a.ddelta),
+                                       named("dinterval", a.dinterval),
+                                       named("dB", a.dB),
+                                       named("dC", a.dC),
+                                       named("dD", a.dD),
+                                       named("du", a.du),
                                        named("dinitial_state", a.dinitial_state)};
     const named_footprint inputs[] = {named("A", f.A), named("delta", f.delta), named("interval", f.interval), named("B", f.B),
                                       named("C", f.C), named("D", f.D), named("u", f.u), named("initial_state", f.initial_state),

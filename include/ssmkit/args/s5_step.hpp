@@ -42,7 +42,8 @@ void check(const s5_step_args<T>& a)
     require_shape(op, "B", a.B, {state, dim});
     require_shape(op, "C", a.C, {{"out"}, state});
     require_shape_if_given(op, "D", a.D, {dim});
-    require(a.D.data() == nullptr || a.C.extent(0) == a.D.extent(0), op, "D", "is given although C has not as many outputs as u has channels");
+    require(a.D.data() == nullptr || a.C.extent(0) == a.D.extent(0), op, "D",
+            "is given although C has not as many outputs as u has channels");
     require_shape(op, "h", a.h, {batch, state});
     require_shape(op, "y", a.y, {batch, out});
     require_distinct_elements(op, "h", a.h);

@@ -36,7 +36,8 @@ template <class T>
 void check_s7_scan(const char* op, const s7_scan_args<T>& a)
 {
     static_assert(storage_element<T>);
-    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)}, state{"state", a.A.extent(2)};
+    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)},
+        state{"state", a.A.extent(2)};
     require_shape(op, "u", a.u, {{"batch"}, {"length"}, {"dim"}});
     require_shape(op, "A", a.A, {batch, length, {"state"}});
     require_shape(op, "B", a.B, {batch, length, dim, state});
@@ -62,8 +63,10 @@ void check(const s7_scan_args<T>& a)
     require_distinct_elements(op, "final_state", a.final_state);
     const bool replaces_state = same_elements(a.final_state, a.initial_state);
     const named_footprint outputs[] = {named("y", a.y), named("final_state", a.final_state)};
-    const named_footprint inputs[] = {named("u", a.u), named("A", a.A), named("B", a.B), named("C", a.C), named("bias", a.bias),
-                                      replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state)};
+    const named_footprint inputs[] = {
+        named("u", a.u),       named("A", a.A),
+        named("B", a.B),       named("C", a.C),
+        named("bias", a.bias), replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state)};
     require_disjoint(op, outputs, inputs);
 }
 

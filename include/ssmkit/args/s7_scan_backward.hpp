@@ -35,7 +35,8 @@ void check(const s7_scan_backward_args<T>& a)
     constexpr const char* op = "s7_scan_backward";
     const s7_scan_args<T>& f = a.forward;
     check_s7_scan(op, f);
-    const axis batch{"batch", f.u.extent(0)}, length{"length", f.u.extent(1)}, dim{"dim", f.u.extent(2)}, state{"state", f.A.extent(2)};
+    const axis batch{"batch", f.u.extent(0)}, length{"length", f.u.extent(1)}, dim{"dim", f.u.extent(2)},
+        state{"state", f.A.extent(2)};
     const axis out{"out", f.C.extent(2)};
     require_shape(op, "dy", a.dy, {batch, length, out});
     require_shape_if_given(op, "dfinal_state", a.dfinal_state, {batch, state});
@@ -51,10 +52,12 @@ void check(const s7_scan_backward_args<T>& a)
     require_distinct_elements(op, "dC", a.dC);
     require_distinct_elements(op, "dbias", a.dbias);
     require_distinct_elements(op, "dinitial_state", a.dinitial_state);
-    const named_footprint outputs[] = {named("du", a.du), named("dA", a.dA), named("dB", a.dB), named("dC", a.dC), named("dbias", a.dbias),
-                                       named("dinitial_state", a.dinitial_state)};
-    const named_footprint inputs[] = {named("u", f.u), named("A", f.A), named("B", f.B), named("C", f.C), named("bias", f.bias),
-                                      named("initial_state", f.initial_state), named("dy", a.dy), named("dfinal_state", a.dfinal_state)};
+    const named_footprint outputs[] = {named("du", a.du), named("dA", a.dA),       named("dB", a.dB),
+                                       named("dC", a.dC), named("dbias", a.dbias), named("dinitial_state", a.dinitial_state)};
+    const named_footprint inputs[] = {named("u", f.u),       named("A", f.A),
+                                      named("B", f.B),       named("C", f.C),
+                                      named("bias", f.bias), named("initial_state", f.initial_state),
+                                      named("dy", a.dy),     named("dfinal_state", a.dfinal_state)};
     require_disjoint(op, outputs, inputs);
 }
 

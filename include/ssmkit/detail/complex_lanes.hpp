@@ -16,11 +16,20 @@ struct complex_lanes {
     [[gnu::always_inline]] explicit complex_lanes(const v& real) : re(real), im(R(0)) {}
 
     /// Real parts at p, imaginary ones `part` further on.
-    [[gnu::always_inline]] static complex_lanes load(const R* p, index part) { return {detail::load<R, Arch>(p), detail::load<R, Arch>(p + part)}; }
+    [[gnu::always_inline]] static complex_lanes load(const R* p, index part)
+    {
+        return {detail::load<R, Arch>(p), detail::load<R, Arch>(p + part)};
+    }
     [[gnu::always_inline]] void store(R* p, index part) const { re.store_unaligned(p), im.store_unaligned(p + part); }
 
-    [[gnu::always_inline]] friend complex_lanes operator+(const complex_lanes& a, const complex_lanes& b) { return {a.re + b.re, a.im + b.im}; }
-    [[gnu::always_inline]] friend complex_lanes operator-(const complex_lanes& a, const complex_lanes& b) { return {a.re - b.re, a.im - b.im}; }
+    [[gnu::always_inline]] friend complex_lanes operator+(const complex_lanes& a, const complex_lanes& b)
+    {
+        return {a.re + b.re, a.im + b.im};
+    }
+    [[gnu::always_inline]] friend complex_lanes operator-(const complex_lanes& a, const complex_lanes& b)
+    {
+        return {a.re - b.re, a.im - b.im};
+    }
     [[gnu::always_inline]] friend complex_lanes operator*(const v& a, const complex_lanes& b) { return {a * b.re, a * b.im}; }
     [[gnu::always_inline]] friend complex_lanes operator*(const complex_lanes& a, const complex_lanes& b)
     {

@@ -24,9 +24,20 @@ struct convs5_shape {
     index piece, pieces, band;      // images in a piece; pixels in a band
 
     explicit convs5_shape(const convs5_args<T>& a)
-        : length(a.u.extent(1)), height(a.u.extent(2)), width(a.u.extent(3)), dim(a.u.extent(4)), state(a.A.extent(0)), out(a.C.extent(3)),
-          in_rows(a.B.extent(0)), in_columns(a.B.extent(1)), out_rows(a.C.extent(0)), out_columns(a.C.extent(1)), pixels(height * width),
-          inputs(in_rows * in_columns * dim), outputs(out_rows * out_columns * out), piece(std::min(convs5_piece, length)),
+        : length(a.u.extent(1)),
+          height(a.u.extent(2)),
+          width(a.u.extent(3)),
+          dim(a.u.extent(4)),
+          state(a.A.extent(0)),
+          out(a.C.extent(3)),
+          in_rows(a.B.extent(0)),
+          in_columns(a.B.extent(1)),
+          out_rows(a.C.extent(0)),
+          out_columns(a.C.extent(1)),
+          pixels(height * width),
+          inputs(in_rows * in_columns * dim),
+          outputs(out_rows * out_columns * out),
+          piece(std::min(convs5_piece, length)),
           pieces(length > 0 ? (length + piece - 1) / piece : 0)
     {
         constexpr index megabyte = (index{1} << 20) / static_cast<index>(sizeof(R));
@@ -130,7 +141,8 @@ struct convs5_matrices {
         index column = 0;
         for (index tap = 0; tap < kernel.extent(0) * kernel.extent(1); ++tap) {
             for (index d = 0; d < kernel.extent(2); ++d, ++column) {
-                for (index n = 0; n < kernel.extent(3); ++n) f(B(n, column), kernel(tap / kernel.extent(1), tap % kernel.extent(1), d, n));
+                for (index n = 0; n < kernel.extent(3); ++n)
+                    f(B(n, column), kernel(tap / kernel.extent(1), tap % kernel.extent(1), d, n));
             }
         }
     }
@@ -140,7 +152,8 @@ struct convs5_matrices {
         for (index tap = 0; tap < kernel.extent(0) * kernel.extent(1); ++tap) {
             for (index o = 0; o < kernel.extent(3); ++o) {
                 const index row = tap * kernel.extent(3) + o;
-                for (index n = 0; n < kernel.extent(2); ++n) f(C(row, n), kernel(tap / kernel.extent(1), tap % kernel.extent(1), n, o));
+                for (index n = 0; n < kernel.extent(2); ++n)
+                    f(C(row, n), kernel(tap / kernel.extent(1), tap % kernel.extent(1), n, o));
             }
         }
     }

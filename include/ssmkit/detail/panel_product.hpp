@@ -57,7 +57,8 @@ template <class Arch, index Rows, index Columns, class R>
     }
     R* const o = out + row * n;
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { sums[r * Columns + c].store_unaligned(o + c * out_tile + r * n); });
+        unrolled<Columns>([&](auto c)
+                              __attribute__((always_inline)) { sums[r * Columns + c].store_unaligned(o + c * out_tile + r * n); });
     });
 }
 
@@ -86,7 +87,9 @@ template <class Arch, index Rows, index Columns, class R>
     v sums[static_cast<std::size_t>(Rows * Columns)];
     unrolled<Rows * Columns>([&](auto i) __attribute__((always_inline)) { sums[i] = v(R(0)); });
     add_product<Arch, Rows, Columns>(sums, broadcast_rows<R>{left, 1, n}, tiled_rows<R>{right, right_tile, n}, tokens);
-    unrolled<Rows * Columns>([&](auto i) __attribute__((always_inline)) { (sums[i] + load<R, Arch>(out + i * n)).store_unaligned(out + i * n); });
+    unrolled<Rows * Columns>([&](auto i) __attribute__((always_inline)) {
+        (sums[i] + load<R, Arch>(out + i * n)).store_unaligned(out + i * n);
+    });
 }
 
 /// Column tiles [first, first + Columns) of out += left^T right, out packed as a matrix whose rows are all lanes of left's tiles.
@@ -98,7 +101,8 @@ void add_outer(panel<const R> left, const R* right, index right_tile, index firs
     R* o = out + first * tiles * n * n;
     for (index tile = 0; tile < tiles; ++tile) {
         for (index lane = 0; lane < n; lane += rows, o += rows * Columns * n) {
-            add_outer_block<Arch, rows, Columns>(left.data + tile * left.tile + lane, right + first * right_tile, right_tile, tokens, o);
+            add_outer_block<Arch, rows, Columns>(left.data + tile * left.tile + lane, right + first * right_tile, right_tile,
+                                                 tokens, o);
         }
     }
 }

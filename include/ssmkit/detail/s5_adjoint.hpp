@@ -76,10 +76,11 @@ template <class Arch, bool Liquid, class R>
     constexpr index n = lanes<R, Arch>;
     s5_rate_gradients<R, Arch> gradients;
     const bool gain_varies = rows.system.gains != nullptr;
-    s5_adjoint_scan<Arch, Liquid, true>(rows, sums, [&](index t, const auto& to_pole, const auto& to_gain) __attribute__((always_inline)) {
-        const s5_step_lanes<R, Arch> s(s5_rates<R>(rates, n), method, intervals[t]);
-        dinterval[t] = sum(gradients.add(s, intervals[t], to_pole, to_gain, gain_varies));
-    });
+    s5_adjoint_scan<Arch, Liquid, true>(
+        rows, sums, [&](index t, const auto& to_pole, const auto& to_gain) __attribute__((always_inline)) {
+            const s5_step_lanes<R, Arch> s(s5_rates<R>(rates, n), method, intervals[t]);
+            dinterval[t] = sum(gradients.add(s, intervals[t], to_pole, to_gain, gain_varies));
+        });
     gradients.A.store(sums, n);
     gradients.delta.store_unaligned(sums + 2 * n);
 }
@@ -103,7 +104,8 @@ struct s5_adjoint {
     bool backwards = false, second = false;
     index column = 0;
 
-    s5_adjoint(const s5_backward_args<T>& args, std::size_t concurrency, arena& memory) : a(args), f(args.forward), s(f, concurrency)
+    s5_adjoint(const s5_backward_args<T>& args, std::size_t concurrency, arena& memory)
+        : a(args), f(args.forward), s(f, concurrency)
     {
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
         keep_input = f.liquid || s5_gain_varies(f);
@@ -211,7 +213,8 @@ struct s5_adjoint {
             intervals[k * s.piece + t] = f.interval(b, backwards ? s.length - 1 - first - t : first + t);
         }
         load_tiles<Arch, R>(as_rectangle(s5_piece(f.u, b, first, tokens, backwards)), panel_u, tile);
-        multiply_panel<Arch>(panel<const R>{panel_u, tile, s.dim}, tokens, in_matrix, 2 * s.state_tiles, inputs + k * s.state_panel(), tile);
+        multiply_panel<Arch>(panel<const R>{panel_u, tile, s.dim}, tokens, in_matrix, 2 * s.state_tiles,
+                             inputs + k * s.state_panel(), tile);
     }
 
     /// Poles and gains of piece i for a tile of states.
@@ -235,14 +238,15 @@ struct s5_adjoint {
     void scan(index tile, index k, index i, const R* from, const s5_token_system<R>& tokens_system, R* carried) const
     {
         const index at = k * s.state_panel() + tile * 2 * s.piece * n;
-        (f.liquid ? s5_scan_tile<Arch, true, R> : s5_scan_tile<Arch, false, R>)(from + at, h + at, s.piece * n, s.tokens(i), tokens_system,
-                                                                                begins_of(k), carried);
+        (f.liquid ? s5_scan_tile<Arch, true, R> : s5_scan_tile<Arch, false, R>)(from + at, h + at, s.piece * n, s.tokens(i),
+                                                                                tokens_system, begins_of(k), carried);
     }
 
     void keep(index tile, index k, index i) const
     {
         R* const carried = state + tile * 2 * n;
-        if (s.first(i) == 0) load_state_tile<Arch, R>(f.initial_state, s.row(i), column + tile * n, std::min(n, s.state - tile * n), carried);
+        if (s.first(i) == 0)
+            load_state_tile<Arch, R>(f.initial_state, s.row(i), column + tile * n, std::min(n, s.state - tile * n), carried);
         std::copy_n(carried, 2 * n, kept + i * s.states_size() + tile * 2 * n);
         if (s.first(i) + s.tokens(i) == s.length) return;
         system_buffers buffers;
@@ -251,7 +255,8 @@ struct s5_adjoint {
 
     void scan_back(index tile, index k, index i) const
     {
-        const index b = s.row(i), tokens = s.tokens(i), states = std::min(n, s.state - tile * n), at = k * s.state_panel() + tile * 2 * s.piece * n;
+        const index b = s.row(i), tokens = s.tokens(i), states = std::min(n, s.state - tile * n),
+                    at = k * s.state_panel() + tile * 2 * s.piece * n;
         const R* const before = kept + i * s.states_size() + tile * 2 * n;
         R* const carried = later + tile * 2 * n;
         if (s.first(i) + tokens == s.length) load_state_tile<Arch, R>(a.dfinal_state, b, column + tile * n, states, carried);
@@ -260,19 +265,22 @@ struct s5_adjoint {
         alignas(64) R current[static_cast<std::size_t>(2 * n)], sums[static_cast<std::size_t>(3 * n)];
         std::copy_n(before, 2 * n, current);
         scan(tile, k, i, keep_input ? input : h, tokens_system, current);
-        const s5_adjoint_rows<R> rows{keep_input ? input + at : nullptr, h + at, g + at, s.piece * n, tokens, tokens_system, begins_of(k), before, carried};
+        const s5_adjoint_rows<R> rows{
+            keep_input ? input + at : nullptr, h + at, g + at, s.piece * n, tokens, tokens_system, begins_of(k), before, carried};
         index kinds = 2;
         if (f.interval.data()) {
             kinds = 3;
             R unused[static_cast<std::size_t>(s5_longest_piece)];
             R* const to_interval = a.dinterval.data() ? dinterval + (k * s.state_tiles + tile) * s.piece : unused;
-            (f.liquid ? s5_adjoint_varying<Arch, true, R> : s5_adjoint_varying<Arch, false, R>)(rows, system.poles + tile * system.step, f.method,
-                                                                                                intervals + k * s.piece, sums, to_interval);
+            (f.liquid ? s5_adjoint_varying<Arch, true, R>
+                      : s5_adjoint_varying<Arch, false, R>)(rows, system.poles + tile * system.step, f.method,
+                                                            intervals + k * s.piece, sums, to_interval);
         } else {
             (f.liquid ? s5_adjoint_constant<Arch, true, R> : s5_adjoint_constant<Arch, false, R>)(rows, sums);
         }
         for (index j = 0; j < kinds * n; ++j) rates[tile * 3 * n + j] += static_cast<double>(sums[j]);
-        if (s.first(i) == 0 && a.dinitial_state.data()) store_state_tile<Arch, R>(carried, a.dinitial_state, b, column + tile * n, states);
+        if (s.first(i) == 0 && a.dinitial_state.data())
+            store_state_tile<Arch, R>(carried, a.dinitial_state, b, column + tile * n, states);
     }
 
     /// du and dinterval of a piece; a second scan adds to what the first has stored.
@@ -288,7 +296,8 @@ struct s5_adjoint {
             }
         }
         if (a.du.data() == nullptr) return;
-        multiply_panel<Arch>(panel<const R>{g + k * s.state_panel(), tile, s.state, 2}, tokens, in_transposed, s.dim_tiles, sums, tile);
+        multiply_panel<Arch>(panel<const R>{g + k * s.state_panel(), tile, s.state, 2}, tokens, in_transposed, s.dim_tiles, sums,
+                             tile);
         const auto tokens_du = s5_piece(a.du, b, s.first(i), tokens, backwards);
         if (second) {
             s5_add_stored<Arch, R>(tokens_du, sums, s.piece);
@@ -314,7 +323,8 @@ struct s5_adjoint {
             const index c = (group - s.state_tiles) * product_columns, columns = std::min(product_columns, s.out_tiles - c);
             if (a.dC.data()) {
                 const panel<const R> states{h + k * s.state_panel(), tile, s.state, 2};
-                columns == 1 ? add_outer<Arch, 1>(states, panel_dy, tile, c, tokens, dC) : add_outer<Arch, 2>(states, panel_dy, tile, c, tokens, dC);
+                columns == 1 ? add_outer<Arch, 1>(states, panel_dy, tile, c, tokens, dC)
+                             : add_outer<Arch, 2>(states, panel_dy, tile, c, tokens, dC);
             }
             for (index j = c; j < c + columns && a.dD.data() && !second; ++j) {
                 vec<R, Arch> sums(R(0));
@@ -333,7 +343,9 @@ struct s5_adjoint {
         const R factor = f.conjugate_pairs ? R(2) : R(1);
         for (index lane = 0; lane < states; ++lane) {
             for (index o = 0; o < s.out; ++o) {
-                const auto sum_of = [&](index part) { return dC[packed_offset<R, Arch>(rows, s.out_tiles, (2 * tile + part) * n + lane, o / n) + o % n]; };
+                const auto sum_of = [&](index part) {
+                    return dC[packed_offset<R, Arch>(rows, s.out_tiles, (2 * tile + part) * n + lane, o / n) + o % n];
+                };
                 a.dC(o, column + tile * n + lane) = {factor * sum_of(0), -factor * sum_of(1)};
             }
         }

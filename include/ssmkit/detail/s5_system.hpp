@@ -24,7 +24,10 @@ struct s5_rates {
     const R *turns_high, *turns_low;      // Im A delta / 2π as a sum of two numbers
     static constexpr index rows = 5;
 
-    s5_rates(const R* first, index n) : re(first), im(first + n), delta(first + 2 * n), turns_high(first + 3 * n), turns_low(first + 4 * n) {}
+    s5_rates(const R* first, index n)
+        : re(first), im(first + n), delta(first + 2 * n), turns_high(first + 3 * n), turns_low(first + 4 * n)
+    {
+    }
 
     /// Writes the lane of one state.
     static void write(R* first, index n, index lane, std::complex<double> A, double step)

@@ -47,7 +47,8 @@ struct s7_shape {
 
 /// out = start + Σ_c weight_c M(c, :), padded with zeros to whole registers. Two sums, so that the next row need not wait.
 template <class Arch, class R, class T>
-[[gnu::noinline, gnu::flatten]] void s7_sum_rows(const view<const T, 2>& M, const view<const T, 1>& weights, const view<const T, 1>& start, R* out)
+[[gnu::noinline, gnu::flatten]] void s7_sum_rows(const view<const T, 2>& M, const view<const T, 1>& weights,
+                                                 const view<const T, 1>& start, R* out)
 {
     using v = vec<R, Arch>;
     const index rows = M.extent(0), row = M.stride(0), stride = M.extent(1) > 1 ? M.stride(1) : 1;

@@ -69,9 +69,11 @@ void convs5(const convs5_args<T>& a)
                 for (index t = 0; t < length; ++t) {
                     for (index o = 0; o < out; ++o) {
                         real y = 0;
-                        detail::for_each_tap(a.C.extent(0), a.C.extent(1), height, width, i, j, [&](index r, index c, index i2, index j2) {
-                            for (index n = 0; n < state; ++n) y += f * (a.C(r, c, n, o) * h(t + 1, i2, j2, n)).real();
-                        });
+                        detail::for_each_tap(a.C.extent(0), a.C.extent(1), height, width, i, j,
+                                             [&](index r, index c, index i2, index j2) {
+                                                 for (index n = 0; n < state; ++n)
+                                                     y += f * (a.C(r, c, n, o) * h(t + 1, i2, j2, n)).real();
+                                             });
                         a.y(b, t, i, j, o) = static_cast<T>(y);
                     }
                 }

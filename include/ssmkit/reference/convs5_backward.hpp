@@ -16,10 +16,12 @@ void convs5_backward(const convs5_backward_args<T>& a)
     using real = typename convs5_args<T>::real;
     using complex = typename convs5_args<T>::complex;
     const convs5_args<T>& f = a.forward;
-    const index length = f.u.extent(1), height = f.u.extent(2), width = f.u.extent(3), dim = f.u.extent(4), state = f.A.extent(0), out = f.C.extent(3);
+    const index length = f.u.extent(1), height = f.u.extent(2), width = f.u.extent(3), dim = f.u.extent(4), state = f.A.extent(0),
+                out = f.C.extent(3);
     const real factor = f.conjugate_pairs ? real(2) : real(1);
     const auto zeros = [](index n) { return std::vector<complex>(static_cast<std::size_t>(n)); };
-    auto dA_memory = zeros(state), dB_memory = zeros(f.B.size()), dC_memory = zeros(f.C.size()), later_memory = zeros(height * width * state);
+    auto dA_memory = zeros(state), dB_memory = zeros(f.B.size()), dC_memory = zeros(f.C.size()),
+         later_memory = zeros(height * width * state);
     const view<complex, 4> dB(dB_memory.data(), f.B.extents()), dC(dC_memory.data(), f.C.extents());
     const view<complex, 3> later(later_memory.data(), height, width, state);
     std::vector<real> du_memory(static_cast<std::size_t>(length * height * width * dim));
@@ -35,19 +37,22 @@ void convs5_backward(const convs5_backward_args<T>& a)
                 }
             }
         };
-        each_state([&](index i, index j, index n) { later(i, j, n) = a.dfinal_state.data() ? a.dfinal_state(b, i, j, n) : complex(0); });
+        each_state(
+            [&](index i, index j, index n) { later(i, j, n) = a.dfinal_state.data() ? a.dfinal_state(b, i, j, n) : complex(0); });
         for (index t = length - 1; t >= 0; --t) {
             for (index i = 0; i < height; ++i) {
                 for (index j = 0; j < width; ++j) {
-                    detail::for_each_tap(f.C.extent(0), f.C.extent(1), height, width, i, j, [&](index r, index c, index i2, index j2) {
-                        for (index o = 0; o < out; ++o) {
-                            const real upstream = factor * static_cast<real>(a.dy(b, t, i, j, o));
-                            for (index n = 0; n < state; ++n) {
-                                later(i2, j2, n) += upstream * std::conj(f.C(r, c, n, o));  // s, once all outputs have been there
-                                dC(r, c, n, o) += upstream * std::conj(h(t + 1, i2, j2, n));
+                    detail::for_each_tap(
+                        f.C.extent(0), f.C.extent(1), height, width, i, j, [&](index r, index c, index i2, index j2) {
+                            for (index o = 0; o < out; ++o) {
+                                const real upstream = factor * static_cast<real>(a.dy(b, t, i, j, o));
+                                for (index n = 0; n < state; ++n) {
+                                    later(i2, j2, n) +=
+                                        upstream * std::conj(f.C(r, c, n, o));  // s, once all outputs have been there
+                                    dC(r, c, n, o) += upstream * std::conj(h(t + 1, i2, j2, n));
+                                }
                             }
-                        }
-                    });
+                        });
                 }
             }
             each_state([&](index i, index j, index n) {

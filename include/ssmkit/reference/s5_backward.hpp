@@ -56,7 +56,8 @@ void s5_backward(const s5_backward_args<T>& a)
                     const index t = visited(step);
                     const auto system = detail::s5_system(f, n, interval(t));
                     complex& sum = at(input, step) = 0;
-                    for (index c = 0; c < dim; ++c) sum += complex(f.B(n, c)) * static_cast<double>(static_cast<real>(f.u(b, t, c)));
+                    for (index c = 0; c < dim; ++c)
+                        sum += complex(f.B(n, c)) * static_cast<double>(static_cast<real>(f.u(b, t, c)));
                     const complex gained = system.gain * sum;
                     const complex pole = f.liquid ? system.pole + gained : system.pole;
                     at(h, step + 1) = detail::s5_begins(f, b, t, backwards) ? gained : pole * at(h, step) + gained;

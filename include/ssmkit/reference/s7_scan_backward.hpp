@@ -46,7 +46,8 @@ void s7_scan_backward(const s7_scan_backward_args<T>& a)
             if (a.dinitial_state.data()) a.dinitial_state(b, n) = later;
         }
         for (index t = 0; t < length; ++t) {
-            for (index c = 0; c < dim && a.du.data(); ++c) a.du(b, t, c) = static_cast<T>(du[static_cast<std::size_t>(t * dim + c)]);
+            for (index c = 0; c < dim && a.du.data(); ++c)
+                a.du(b, t, c) = static_cast<T>(du[static_cast<std::size_t>(t * dim + c)]);
         }
     }
 }

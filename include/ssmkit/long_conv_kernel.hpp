@@ -148,6 +148,12 @@ void run_long_conv(const char* op, const long_conv_kernel_args<T>& a, const view
     const scratch memory(op, lent, long_conv_need<T, Arch>(a, concurrency(exec)));
     arena all(memory.memory());
     const index length = a.kernel.extent(2), out = long_conv_length(a), dim = a.kernel.extent(1), rows = a.kernel.extent(0) * dim;
+    if (out == 0) {  // a single tap, smoothed in frequency, leaves none
+        for (index c = 0; c < dkernel.extent(0); ++c) {
+            for (index h = 0; h < dkernel.extent(1); ++h) dkernel(c, h, 0) = T(0);
+        }
+        return;
+    }
     const auto run = [&](auto&& task_of) {
         arena sizes;
         sizes.take<T>(long_conv_scratch<T, Arch>(a, nullptr));

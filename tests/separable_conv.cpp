@@ -36,7 +36,8 @@ struct volume_problem {
         D = {{channels, 3}, form};
         D.fill(numbers, {-1, 1});
         for (std::size_t i = 0; i < Axes; ++i) {
-            const std::array<index, 3> rows{channels * ranks, 3, lengths[i] + 1 - 2 * static_cast<index>(i % 2)};  // longer or shorter
+            const std::array<index, 3> rows{channels * ranks, 3,
+                                            lengths[i] + 1 - 2 * static_cast<index>(i % 2)};  // longer or shorter
             k[i] = {rows, form};
             k[i].fill(numbers, {-1, 1});
             if (!both) continue;

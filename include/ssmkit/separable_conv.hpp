@@ -21,7 +21,10 @@ struct separable_chain {
     index channels, elements;
 
     explicit separable_chain(const separable_conv_args<T, Axes>& args)
-        : a(args), extents(as_volume<const T, Axes>(args.u).extents()), channels(args.k[0].extent(0) / args.ranks), elements(args.u.size())
+        : a(args),
+          extents(as_volume<const T, Axes>(args.u).extents()),
+          channels(args.k[0].extent(0) / args.ranks),
+          elements(args.u.size())
     {
     }
 
@@ -35,11 +38,15 @@ struct separable_chain {
                 .y = flattened(as_rows(volume(to, axis), axis), 1)};
     }
 
-    fft_conv_backward_args<T> back_along(const separable_conv_backward_args<T, Axes>& g, std::size_t axis, index row, T* x, T* dy, T* dx) const
+    fft_conv_backward_args<T> back_along(const separable_conv_backward_args<T, Axes>& g, std::size_t axis, index row, T* x, T* dy,
+                                         T* dx) const
     {
         const auto one = [&](const view<T, 3>& k) { return k.data() ? k.slice(0, row, 1) : k; };
-        fft_conv_backward_args<T> b{.forward = along(axis, row, x, dx), .dy = flattened(view<const T, 3>(as_rows(volume(dy, axis), axis)), 1),
-                                    .du = as_rows(volume(dx, axis), axis), .dk = one(g.dk[axis]), .dk_reverse = one(g.dk_reverse[axis])};
+        fft_conv_backward_args<T> b{.forward = along(axis, row, x, dx),
+                                    .dy = flattened(view<const T, 3>(as_rows(volume(dy, axis), axis)), 1),
+                                    .du = as_rows(volume(dx, axis), axis),
+                                    .dk = one(g.dk[axis]),
+                                    .dk_reverse = one(g.dk_reverse[axis])};
         b.forward.y = {};
         return b;
     }
@@ -93,7 +100,8 @@ void separable_conv(const separable_conv_args<T, Axes>& a, workspace lent = {}, 
         }
         const T share = T(1) / static_cast<T>(a.ranks);
         const view<T, 5> y = as_volume<T, Axes>(a.y.transposed(0, 1)[c]), last = chain.volume(from, Axes - 1);
-        for_each_pair(y, last, [&, first = row < chain.channels](T& out, const T& x) { out = first ? share * x : out + share * x; });
+        for_each_pair(y, last,
+                      [&, first = row < chain.channels](T& out, const T& x) { out = first ? share * x : out + share * x; });
     }
     for (index c = 0; c < chain.channels && a.D.data(); ++c) {
         for (index h = 0; h < a.D.extent(1); ++h) {
@@ -113,8 +121,9 @@ std::size_t separable_conv_backward_workspace_size(const separable_conv_backward
     for (std::size_t i = 0; i < Axes + 2; ++i) sizes.take<T>(static_cast<std::size_t>(chain.elements));
     std::size_t largest = 0;
     for (std::size_t axis = 0; axis < Axes; ++axis) {
-        largest = std::max({largest, fft_conv_workspace_size<Arch>(chain.along(axis, 0, nullptr, nullptr), workers),
-                            fft_conv_backward_workspace_size<Arch>(chain.back_along(a, axis, 0, nullptr, nullptr, nullptr), workers)});
+        largest =
+            std::max({largest, fft_conv_workspace_size<Arch>(chain.along(axis, 0, nullptr, nullptr), workers),
+                      fft_conv_backward_workspace_size<Arch>(chain.back_along(a, axis, 0, nullptr, nullptr, nullptr), workers)});
     }
     sizes.take<std::byte>(largest);
     return sizes.size();
@@ -172,10 +181,12 @@ void separable_conv_backward(const separable_conv_backward_args<T, Axes>& a, wor
     for (index c = 0; c < chain.channels; ++c) {
         for (index h = 0; h < f.u.extent(1); ++h) {
             const view<const T, 5> dy_h = as_volume<const T, Axes>(a.dy.transposed(0, 1)[c]).slice(0, h, 1);
-            if (du.data() && f.D.data()) for_each_pair(du.slice(0, h, 1), dy_h, [D = f.D(c, h)](T& out, const T& y) { out += D * y; });
+            if (du.data() && f.D.data())
+                for_each_pair(du.slice(0, h, 1), dy_h, [D = f.D(c, h)](T& out, const T& y) { out += D * y; });
             if (a.dD.data() == nullptr) continue;
             double sum = 0;
-            for_each_pair(dy_h, u.slice(0, h, 1), [&](const T& y, const T& x) { sum += static_cast<double>(y) * static_cast<double>(x); });
+            for_each_pair(dy_h, u.slice(0, h, 1),
+                          [&](const T& y, const T& x) { sum += static_cast<double>(y) * static_cast<double>(x); });
             a.dD(c, h) = static_cast<T>(sum);
         }
     }

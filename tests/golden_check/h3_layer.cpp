@@ -32,8 +32,17 @@ template <class R>
 class layer {
 public:
     explicit layer(problem& problem_)
-        : p(problem_), d(p.flag<index>("head_dim")), u(p.input<R>("u", 0, 1, 2)), batch(u.extent(0)), length(u.extent(1)), dim(u.extent(2)),
-          heads(dim / d), q(project("q")), k0(project("k")), v(project("v")), k(batch, dim, length)
+        : p(problem_),
+          d(p.flag<index>("head_dim")),
+          u(p.input<R>("u", 0, 1, 2)),
+          batch(u.extent(0)),
+          length(u.extent(1)),
+          dim(u.extent(2)),
+          heads(dim / d),
+          q(project("q")),
+          k0(project("k")),
+          v(project("v")),
+          k(batch, dim, length)
     {
         convolve(shift(k0.read(), k.of()));
         const auto y = p.output<R>("y", 0, 2, 1);
@@ -81,7 +90,10 @@ private:
 
     ssmkit::fft_conv_args<R> shift(const view<const R, 3>& from, const view<R, 3>& to)
     {
-        return {.u = from, .k = p.input<R>("k_shift", new_axis, 0, 1), .D = p.input<R>("D_shift", new_axis, 0), .y = ssmkit::flattened(to, 1)};
+        return {.u = from,
+                .k = p.input<R>("k_shift", new_axis, 0, 1),
+                .D = p.input<R>("D_shift", new_axis, 0),
+                .y = ssmkit::flattened(to, 1)};
     }
 
     ssmkit::fft_conv_args<R> pair(index i, index j, const view<R, 3>& to)
@@ -90,7 +102,10 @@ private:
                 .input_gate = of_heads(v.read(), j), .output_gate = of_heads(q.read(), i), .y = ssmkit::flattened(to, 1)};
     }
 
-    void convolve(const ssmkit::fft_conv_args<R>& a) { p.reference() ? ssmkit::reference::fft_conv(a) : ssmkit::fft_conv(a, p.execution()); }
+    void convolve(const ssmkit::fft_conv_args<R>& a)
+    {
+        p.reference() ? ssmkit::reference::fft_conv(a) : ssmkit::fft_conv(a, p.execution());
+    }
 
     void convolve_backward(const ssmkit::fft_conv_backward_args<R>& a)
     {
@@ -128,8 +143,11 @@ private:
         for_all(dk_diag, [&](index b, index h, index m) { dk_diag(b, h, m) = tap_sums.of()(b, h, m); });
         for (index h = 0; h < heads; ++h) dD_diag(0, h) = skip_sums.of()(0, h, 0);
         rows<R> dk0(batch, dim, length);
-        ssmkit::fft_conv_backward_args<R> a{.forward = shift(k0.read(), k.of()), .dy = ssmkit::flattened(dk.read(), 1), .du = dk0.of(),
-                                            .dk = p.output<R>("d_k_shift", new_axis, 0, 1), .dD = p.output<R>("d_D_shift", new_axis, 0)};
+        ssmkit::fft_conv_backward_args<R> a{.forward = shift(k0.read(), k.of()),
+                                            .dy = ssmkit::flattened(dk.read(), 1),
+                                            .du = dk0.of(),
+                                            .dk = p.output<R>("d_k_shift", new_axis, 0, 1),
+                                            .dD = p.output<R>("d_D_shift", new_axis, 0)};
         a.forward.y = {};
         convolve_backward(a);
         const auto du = p.output<R>("d_u", 0, 1, 2);

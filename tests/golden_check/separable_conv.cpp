@@ -15,13 +15,21 @@ using golden::index, golden::problem, golden::view;
 template <class R, std::size_t Rank>
 view<const R, Rank> read(problem& p, const std::string& name)
 {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) { return p.input<R>(name, static_cast<int>(I)...); }(std::make_index_sequence<Rank>{});
+    return [&]<std::size_t... I>(std::index_sequence<I...>)
+    {
+        return p.input<R>(name, static_cast<int>(I)...);
+    }
+    (std::make_index_sequence<Rank>{});
 }
 
 template <class R, std::size_t Rank>
 view<R, Rank> written(problem& p, const std::string& name)
 {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) { return p.output<R>(name, static_cast<int>(I)...); }(std::make_index_sequence<Rank>{});
+    return [&]<std::size_t... I>(std::index_sequence<I...>)
+    {
+        return p.output<R>(name, static_cast<int>(I)...);
+    }
+    (std::make_index_sequence<Rank>{});
 }
 
 /// (batch, channels * dim, length ...) as (batch, channels, dim, length ...).
@@ -57,14 +65,17 @@ void run(problem& p)
     forward.y = split_channels(written<R, 2 + Axes>(p, "y"), channels);
     p.reference() ? ssmkit::reference::separable_conv(forward) : ssmkit::separable_conv(forward, {}, p.execution());
     if (!p.has("dout")) return;
-    ssmkit::separable_conv_backward_args<R, Axes> backward{.forward = forward, .dy = split_channels(read<R, 2 + Axes>(p, "dout"), channels),
-                                                           .du = written<R, 2 + Axes>(p, "d_u"), .dD = p.output<R>("d_D", 0, 1)};
+    ssmkit::separable_conv_backward_args<R, Axes> backward{.forward = forward,
+                                                           .dy = split_channels(read<R, 2 + Axes>(p, "dout"), channels),
+                                                           .du = written<R, 2 + Axes>(p, "d_u"),
+                                                           .dD = p.output<R>("d_D", 0, 1)};
     for (std::size_t i = 0; i < Axes; ++i) {
         const auto dk = p.output<R>("d_k" + std::to_string(i), 0, 1, 2);
         backward.dk[i] = half(dk, 0);
         backward.dk_reverse[i] = half(dk, 1);
     }
-    p.reference() ? ssmkit::reference::separable_conv_backward(backward) : ssmkit::separable_conv_backward(backward, {}, p.execution());
+    p.reference() ? ssmkit::reference::separable_conv_backward(backward)
+                  : ssmkit::separable_conv_backward(backward, {}, p.execution());
 }
 
 const golden::handler s4nd("s4nd", []<class T>(golden::element<T>, problem& p) {

@@ -54,7 +54,8 @@ void check_separable_inputs(const char* op, const separable_conv_args<T, Axes>& 
 
 /// What y and its gradient must have: u's extents and the channels.
 template <class T, std::size_t Axes, class U>
-void require_separable_output(const char* op, const char* argument, const separable_conv_args<T, Axes>& a, const view<U, 3 + Axes>& y)
+void require_separable_output(const char* op, const char* argument, const separable_conv_args<T, Axes>& a,
+                              const view<U, 3 + Axes>& y)
 {
     bool fits = y.extent(0) == a.u.extent(0) && y.extent(1) == a.k[0].extent(0) / a.ranks;
     for (std::size_t i = 1; i < 2 + Axes; ++i) fits = fits && y.extent(i + 1) == a.u.extent(i);
@@ -94,12 +95,15 @@ void check(const separable_conv_backward_args<T, Axes>& a)
     require_distinct_elements(op, "dD", a.dD);
     for (std::size_t i = 0; i < Axes; ++i) {
         if (a.dk[i].data()) require(a.dk[i].extents() == f.k[i].extents(), op, "dk", "does not have k's shape");
-        if (a.dk_reverse[i].data()) require(a.dk_reverse[i].extents() == f.k_reverse[i].extents(), op, "dk_reverse", "does not have k_reverse's shape");
+        if (a.dk_reverse[i].data())
+            require(a.dk_reverse[i].extents() == f.k_reverse[i].extents(), op, "dk_reverse", "does not have k_reverse's shape");
         require_distinct_elements(op, "dk", a.dk[i]);
         require_distinct_elements(op, "dk_reverse", a.dk_reverse[i]);
         for (std::size_t j = 0; j < Axes; ++j) {
-            const named_footprint outputs[] = {named("du", a.du), named("dD", a.dD), named("dk", a.dk[i]), named("dk_reverse", a.dk_reverse[i])};
-            const named_footprint inputs[] = {named("u", f.u), named("D", f.D), named("dy", a.dy), named("k", f.k[j]), named("k_reverse", f.k_reverse[j])};
+            const named_footprint outputs[] = {named("du", a.du), named("dD", a.dD), named("dk", a.dk[i]),
+                                               named("dk_reverse", a.dk_reverse[i])};
+            const named_footprint inputs[] = {named("u", f.u), named("D", f.D), named("dy", a.dy), named("k", f.k[j]),
+                                              named("k_reverse", f.k_reverse[j])};
             require_disjoint(op, outputs, inputs);
         }
     }

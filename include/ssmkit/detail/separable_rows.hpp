@@ -74,7 +74,8 @@ void for_each_pair(const view<T, 5>& to, const view<U, 5>& from, F&& f)
 template <class T>
 view<T, 3> as_rows(const view<T, 5>& v, std::size_t inner)
 {
-    const index length = v.extent(2 + inner), rows = v.extent(1) * v.extent(2) * v.extent(3) * v.extent(4) / std::max<index>(length, 1);
+    const index length = v.extent(2 + inner),
+                rows = v.extent(1) * v.extent(2) * v.extent(3) * v.extent(4) / std::max<index>(length, 1);
     return {v.data(), {rows, v.extent(0), length}, {length, v.stride(0), 1}};
 }
 

@@ -21,6 +21,9 @@
 #include <ssmkit/ema_kernel.hpp>
 #include <ssmkit/ema_kernel_backward.hpp>
 #include <ssmkit/ema_step.hpp>
+#include <ssmkit/fft_conv.hpp>
+#include <ssmkit/fft_conv_backward.hpp>
+#include <ssmkit/fft_conv_stream.hpp>
 #include <ssmkit/gated_norm.hpp>
 #include <ssmkit/gated_norm_backward.hpp>
 #include <ssmkit/krylov.hpp>
@@ -30,6 +33,7 @@
 #include <ssmkit/linear_scan.hpp>
 #include <ssmkit/linear_scan_backward.hpp>
 #include <ssmkit/liquid_polyb.hpp>
+#include <ssmkit/long_conv_kernel.hpp>
 #include <ssmkit/lru.hpp>
 #include <ssmkit/lru_backward.hpp>
 #include <ssmkit/lssl.hpp>
@@ -53,9 +57,13 @@
 #include <ssmkit/selective_scan.hpp>
 #include <ssmkit/selective_scan_backward.hpp>
 #include <ssmkit/selective_state_update.hpp>
+#include <ssmkit/separable_conv.hpp>
+#include <ssmkit/sgconv_kernel.hpp>
+#include <ssmkit/shift_kernel.hpp>
 #include <ssmkit/spacetime_pre.hpp>
 #include <ssmkit/ssd.hpp>
 #include <ssmkit/ssd_backward.hpp>
+#include <ssmkit/toeplitz.hpp>
 #include <ssmkit/vandermonde.hpp>
 #include <ssmkit/vandermonde_backward.hpp>
 #include <ssmkit/vandermonde_transpose.hpp>

@@ -43,13 +43,27 @@ struct complex_lanes {
         }
     }
 
-    [[gnu::always_inline]] friend complex_lanes operator+(const complex_lanes& a, const complex_lanes& b) { return {a.re + b.re, a.im + b.im}; }
-    [[gnu::always_inline]] friend complex_lanes operator-(const complex_lanes& a, const complex_lanes& b) { return {a.re - b.re, a.im - b.im}; }
+    [[gnu::always_inline]] complex_lanes operator+(const complex_lanes& b) const { return {re + b.re, im + b.im}; }
+    [[gnu::always_inline]] complex_lanes operator-(const complex_lanes& b) const { return {re - b.re, im - b.im}; }
     [[gnu::always_inline]] complex_lanes times_i() const { return {-im, re}; }
     [[gnu::always_inline]] complex_lanes conjugate() const { return {re, -im}; }
     [[gnu::always_inline]] complex_lanes swapped() const { return {im, re}; }
 
-    [[gnu::always_inline]] complex_lanes times(const V& c, const V& s) const { return {re * c - im * s, re * s + im * c}; }
+    [[gnu::always_inline]] complex_lanes times(const V& c, const V& s) const
+    {
+        if constexpr (std::is_floating_point_v<V>) {
+            return {re * c - im * s, re * s + im * c};
+        } else {
+            return {subtract_product(re * c, im, s), multiply_add(im, c, re * s)};
+        }
+    }
+
+    /// By c - is.
+    [[gnu::always_inline]] complex_lanes times_conjugate(const V& c, const V& s) const
+    {
+        return {multiply_add(im, s, re * c), subtract_product(im * c, re, s)};
+    }
+
     [[gnu::always_inline]] complex_lanes scaled(const V& f) const { return {re * f, im * f}; }
 };
 

@@ -294,6 +294,22 @@ template <class T, class Arch>
     return xsimd::fma(a, b, c);
 }
 
+/// c - a * b, rounded once where the instruction set can.
+template <class T, class Arch>
+[[gnu::always_inline]] inline vec<T, Arch> subtract_product(const vec<T, Arch>& c, const vec<T, Arch>& a, const vec<T, Arch>& b)
+{
+#if XSIMD_WITH_AVX512F
+    if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) {
+        if constexpr (std::is_same_v<T, float>) {
+            return _mm512_fnmadd_ps(a, b, c);
+        } else {
+            return _mm512_fnmadd_pd(a, b, c);
+        }
+    }
+#endif
+    return xsimd::fnma(a, b, c);
+}
+
 /// Entries of a table of floats that a permutation looks up in registers; 1 where there is no such instruction.
 template <class Arch>
 inline constexpr index table_entries =

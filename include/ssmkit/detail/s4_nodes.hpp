@@ -275,4 +275,11 @@ template <class V>
     return a.times(b.re, b.im);
 }
 
+/// a conj(b)
+template <class V>
+[[gnu::always_inline]] inline complex_lanes<V> conjugate_product(const complex_lanes<V>& a, const complex_lanes<V>& b)
+{
+    return a.times_conjugate(b.re, b.im);
+}
+
 }  // namespace ssmkit::detail

@@ -19,7 +19,8 @@ struct shape {
 
     std::string name() const
     {
-        return std::to_string(dim) + "x" + std::to_string(state) + "x" + std::to_string(length) + (rank == 1 ? "" : "-rank" + std::to_string(rank));
+        return std::to_string(dim) + "x" + std::to_string(state) + "x" + std::to_string(length) +
+               (rank == 1 ? "" : "-rank" + std::to_string(rank));
     }
 };
 
@@ -37,8 +38,10 @@ struct data {
     explicit data(const shape& asked) : s(asked)
     {
         const auto states = static_cast<std::size_t>(s.state), all = static_cast<std::size_t>(s.dim * s.state);
-        for (index h = 0; h < s.dim; ++h) delta.push_back(1e-3 * std::pow(100.0, static_cast<double>(h) / static_cast<double>(s.dim)));
-        for (index n = 0; n < s.state; ++n) A.emplace_back(-0.5, -std::exp(std::log(1300.0) * static_cast<double>(n) / static_cast<double>(s.state)));
+        for (index h = 0; h < s.dim; ++h)
+            delta.push_back(1e-3 * std::pow(100.0, static_cast<double>(h) / static_cast<double>(s.dim)));
+        for (index n = 0; n < s.state; ++n)
+            A.emplace_back(-0.5, -std::exp(std::log(1300.0) * static_cast<double>(n) / static_cast<double>(s.state)));
         B = fill<T>(2 * states, -1, 1, 1);
         P = fill<T>(2 * states * static_cast<std::size_t>(s.rank), -1, 1, 2);
         C = fill<T>(2 * all, -1, 1, 3);
@@ -57,8 +60,13 @@ struct data {
 
     ssmkit::s4_kernel_backward_args<T> backward_args()
     {
-        return {.forward = args(K.data()), .dK = {dK.data(), 1, s.dim, s.length}, .ddelta = {ddelta.data(), {s.dim, s.state}, {1, 0}},
-                .dA = {dA.data(), 1, s.state}, .dB = {dB.data(), 1, s.state}, .dP = {dP.data(), s.rank, 1, s.state}, .dC = {dC.data(), 1, s.dim, s.state}};
+        return {.forward = args(K.data()),
+                .dK = {dK.data(), 1, s.dim, s.length},
+                .ddelta = {ddelta.data(), {s.dim, s.state}, {1, 0}},
+                .dA = {dA.data(), 1, s.state},
+                .dB = {dB.data(), 1, s.state},
+                .dP = {dP.data(), s.rank, 1, s.state},
+                .dC = {dC.data(), 1, s.dim, s.state}};
     }
 
     /// The Cauchy sums, as bench/cauchy.cpp counts them: (1 + rank)² terms, four of which share a reciprocal. The transform, 2.5 L
@@ -116,12 +124,17 @@ const registration here{[](std::vector<row>& rows) {
             rows.push_back({"s4_kernel", "ssmkit", s.name(), dtype_name<T>(), n, [=] { return forward_task<T>(s, n); }});
         }
     };
-    for (const shape& s : {shape{256, 32, 1024}, shape{256, 32, 16384}, shape{256, 32, 1021}, shape{64, 31, 2000}, shape{64, 32, 4096, 2}}) {
+    for (const shape& s :
+         {shape{256, 32, 1024}, shape{256, 32, 16384}, shape{256, 32, 1021}, shape{64, 31, 2000}, shape{64, 32, 4096, 2}}) {
         forward(std::type_identity<float>{}, s);
     }
     forward(std::type_identity<double>{}, {64, 32, 4096});
-    rows.push_back({"s4_kernel_backward", "ssmkit", shape{256, 32, 1024}.name(), "f32", 1, [] { return backward_task<float>({256, 32, 1024}); }});
-    rows.push_back({"s4_kernel_backward", "ssmkit", shape{64, 32, 4096, 2}.name(), "f32", 1, [] { return backward_task<float>({64, 32, 4096, 2}); }});
+    rows.push_back({"s4_kernel_backward", "ssmkit", shape{256, 32, 1024}.name(), "f32", 1, [] {
+                        return backward_task<float>({256, 32, 1024});
+                    }});
+    rows.push_back({"s4_kernel_backward", "ssmkit", shape{64, 32, 4096, 2}.name(), "f32", 1, [] {
+                        return backward_task<float>({64, 32, 4096, 2});
+                    }});
     rows.push_back({"s4_kernel", "reference", shape{1, 8, 64}.name(), "f32", 1, [] {
         const auto d = std::make_shared<data<float>>(shape{1, 8, 64});
         task t;

@@ -9,8 +9,8 @@
 
 namespace plain {  // plain/s4_step.cpp
 
-void s4_step(std::size_t dim, std::size_t state, const float* pole, const float* gain, const float* U, const float* V, const float* C,
-             const float* u, float* h, float* y);
+void s4_step(std::size_t dim, std::size_t state, const float* pole, const float* gain, const float* U, const float* V,
+             const float* C, const float* u, float* h, float* y);
 
 }  // namespace plain
 
@@ -39,7 +39,8 @@ struct data {
     explicit data(const shape& asked) : s(asked)
     {
         const auto n = static_cast<std::size_t>(2 * s.dim * s.state), tokens = static_cast<std::size_t>(s.batch * s.dim * s.length);
-        pole = fill<T>(n, -0.6, 0.6, 1), gain = fill<T>(n, -0.1, 0.1, 2), U = fill<T>(n, -0.05, 0.05, 3), V = fill<T>(n, -0.05, 0.05, 4);
+        pole = fill<T>(n, -0.6, 0.6, 1), gain = fill<T>(n, -0.1, 0.1, 2), U = fill<T>(n, -0.05, 0.05, 3),
+        V = fill<T>(n, -0.05, 0.05, 4);
         C = fill<T>(n, -1, 1, 5), u = fill<T>(tokens, -1, 1, 6), y.resize(tokens);
         h = fill<T>(n * static_cast<std::size_t>(s.batch), -1, 1, 7);
     }
@@ -58,7 +59,10 @@ struct data {
     {
         const double pairs = static_cast<double>(s.batch * s.dim * s.state * s.length);
         const double bytes = static_cast<double>((5 * s.dim + 2 * s.batch * s.dim) * s.state * 2) * sizeof(T);
-        return {.updates = pairs, .token_channels = static_cast<double>(s.batch * s.dim * s.length), .fmas = 12 * pairs, .bytes = bytes,
+        return {.updates = pairs,
+                .token_channels = static_cast<double>(s.batch * s.dim * s.length),
+                .fmas = 12 * pairs,
+                .bytes = bytes,
                 .kind = traffic::update};
     }
 };
@@ -79,9 +83,10 @@ task step_task(const shape& s)
         if (s.length == 1 && s.batch == 1) {
             const auto other = std::make_shared<data<T>>(s);
             t.rivals.push_back({"times_plain", [o = other] {
-                plain::s4_step(static_cast<std::size_t>(o->s.dim), static_cast<std::size_t>(o->s.state), o->pole.data(), o->gain.data(),
-                               o->U.data(), o->V.data(), o->C.data(), o->u.data(), o->h.data(), o->y.data());
-            }});
+                                    plain::s4_step(static_cast<std::size_t>(o->s.dim), static_cast<std::size_t>(o->s.state),
+                                                   o->pole.data(), o->gain.data(), o->U.data(), o->V.data(), o->C.data(),
+                                                   o->u.data(), o->h.data(), o->y.data());
+                                }});
         }
     }
     return t;
@@ -91,7 +96,8 @@ const registration here{[](std::vector<row>& rows) {
     const auto add = [&]<class T>(std::type_identity<T>, const shape& s) {
         rows.push_back({"s4_step", "ssmkit", s.name(), dtype_name<T>(), 1, [=] { return step_task<T>(s); }});
     };
-    for (const shape& s : {shape{1, 256, 32, 1}, shape{1, 256, 31, 1}, shape{8, 256, 32, 1}, shape{1, 256, 32, 64}}) add(std::type_identity<float>{}, s);
+    for (const shape& s : {shape{1, 256, 32, 1}, shape{1, 256, 31, 1}, shape{8, 256, 32, 1}, shape{1, 256, 32, 64}})
+        add(std::type_identity<float>{}, s);
     add(std::type_identity<double>{}, {1, 256, 32, 1});
     const shape usual{1, 256, 32, 1};
     rows.push_back({"s4_step", "reference", usual.name(), "f32", 1, [=] {

@@ -15,7 +15,8 @@ struct companion_problem {
     int order;
     tensor<T, 2> a, b, c, K, dK, da, db, dc;
 
-    companion_problem(index kernels, index state, index length, int norm_order, layout form = layout::row_major, double size = 1) : order(norm_order)
+    companion_problem(index kernels, index state, index length, int norm_order, layout form = layout::row_major, double size = 1)
+        : order(norm_order)
     {
         random numbers(2);
         const std::array<index, 2> rows{kernels, state}, outputs{kernels, length};
@@ -23,7 +24,8 @@ struct companion_problem {
         b = random_tensor<T, 2>(numbers, rows, {-1, 1}, form);
         c = random_tensor<T, 2>(numbers, rows, {-1, 1}, form);
         dK = random_tensor<T, 2>(numbers, outputs, {-1, 1}, form);
-        K = tensor<T, 2>(outputs, form), da = tensor<T, 2>(rows, form), db = tensor<T, 2>(rows, form), dc = tensor<T, 2>(rows, form);
+        K = tensor<T, 2>(outputs, form), da = tensor<T, 2>(rows, form), db = tensor<T, 2>(rows, form),
+        dc = tensor<T, 2>(rows, form);
     }
 
     companion_kernel_args<T> args() const { return {.a = a, .b = b, .c = c, .norm_order = order, .K = K}; }
@@ -119,7 +121,8 @@ TEST_CASE("companion_kernel: the same through SpaceTime's frequencies")
         number sum = 0;
         for (index j = 0; j < L; ++j) {
             const number omega = std::polar(1.0, 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(L));
-            sum += (q(row, b, j) + q(row, a, j) * q(last, b, j) / (omega - q(last, a, j))) * std::pow(omega, static_cast<double>(l));
+            sum +=
+                (q(row, b, j) + q(row, a, j) * q(last, b, j) / (omega - q(last, a, j))) * std::pow(omega, static_cast<double>(l));
         }
         CHECK(std::abs(sum / static_cast<double>(L) - p.K(0, l)) < 1e-12);
     }

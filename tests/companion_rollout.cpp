@@ -15,7 +15,8 @@ struct rollout_problem {
     tensor<T, 3> u, y, u_next, y_open, u_next_open, dy, du_next, du;
     tensor<T, 2> a, b, c, k, da, db, dc, dk;
 
-    rollout_problem(index batch, index lag, index horizon, index dim, index state, int norm_order, layout form = layout::row_major) : order(norm_order)
+    rollout_problem(index batch, index lag, index horizon, index dim, index state, int norm_order, layout form = layout::row_major)
+        : order(norm_order)
     {
         random numbers(12);
         const std::array<index, 2> rows{dim, state};
@@ -29,7 +30,16 @@ struct rollout_problem {
 
     companion_rollout_args<T> args() const
     {
-        return {.u = u, .a = a, .b = b, .c = c, .k = k, .norm_order = order, .y = y, .u_next = u_next, .y_open = y_open, .u_next_open = u_next_open};
+        return {.u = u,
+                .a = a,
+                .b = b,
+                .c = c,
+                .k = k,
+                .norm_order = order,
+                .y = y,
+                .u_next = u_next,
+                .y_open = y_open,
+                .u_next_open = u_next_open};
     }
     companion_rollout_backward_args<T> backward() const
     {

@@ -25,7 +25,8 @@ struct dense_problem {
         B = random_tensor<E, 2>(numbers, {dim, state}, {-1, 1}, form);
         C = random_tensor<E, 3>(numbers, {channels, dim, state}, {-1, 1}, form);
         dK = random_tensor<T, 3>(numbers, {channels, dim, length}, {-1, 1}, form);
-        ddelta = tensor<double, 1>({dim}, form), dA = tensor<E, 3>({dim, state, state}, form), dB = tensor<E, 2>({dim, state}, form);
+        ddelta = tensor<double, 1>({dim}, form), dA = tensor<E, 3>({dim, state, state}, form),
+        dB = tensor<E, 2>({dim, state}, form);
         dC = tensor<E, 3>({channels, dim, state}, form), K = tensor<T, 3>({channels, dim, length}, form);
         if (batch == 0) return;
         initial_state = random_tensor<E, 3>(numbers, {batch, dim, state}, {-1, 1}, form);
@@ -40,7 +41,14 @@ struct dense_problem {
     }
     dense_kernel_backward_args<T> backward() const
     {
-        return {.forward = args(), .dK = dK, .dK_state = dK_state, .ddelta = ddelta, .dA = dA, .dB = dB, .dC = dC, .dinitial_state = dinitial_state};
+        return {.forward = args(),
+                .dK = dK,
+                .dK_state = dK_state,
+                .ddelta = ddelta,
+                .dA = dA,
+                .dB = dB,
+                .dC = dC,
+                .dinitial_state = dinitial_state};
     }
 };
 

@@ -58,7 +58,8 @@ std::string complaint_of(F&& call)
 
 /// A tensor filled at random.
 template <class E, std::size_t Rank>
-tensor<E, Rank> random_tensor(random& numbers, const std::array<index, Rank>& extents, const range& r, layout form = layout::row_major)
+tensor<E, Rank> random_tensor(random& numbers, const std::array<index, Rank>& extents, const range& r,
+                              layout form = layout::row_major)
 {
     tensor<E, Rank> t(extents, form);
     t.fill(numbers, r);

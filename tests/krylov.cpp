@@ -27,7 +27,10 @@ struct krylov_problem {
         db = tensor<T, 2>({h, n}, form), dc = tensor<T, 2>({h, n}, form);
     }
 
-    krylov_args<T> args() const { return {.A = A, .b = b, .c = c, .v = v, .length = length, .k = k, .AbL = AbL, .AL = AL, .scan = scan}; }
+    krylov_args<T> args() const
+    {
+        return {.A = A, .b = b, .c = c, .v = v, .length = length, .k = k, .AbL = AbL, .AL = AL, .scan = scan};
+    }
     krylov_backward_args<T> backward() const { return {.forward = args(), .dk = dk, .dA = dA, .db = db, .dc = dc}; }
 };
 
@@ -40,7 +43,8 @@ void compare(index state, index length, layout form)
     krylov(p.args());
     const double budget = std::is_same_v<T, float> ? 1e-6 : 1e-13;
     for (index h = 0; h < 2; ++h) {
-        std::vector<std::vector<double>> power(static_cast<std::size_t>(state), std::vector<double>(static_cast<std::size_t>(state)));
+        std::vector<std::vector<double>> power(static_cast<std::size_t>(state),
+                                               std::vector<double>(static_cast<std::size_t>(state)));
         std::vector<double> scan(static_cast<std::size_t>(state));
         for (std::size_t i = 0; i < power.size(); ++i) power[i][i] = 1;
         for (index l = 0; l < length; ++l) {
@@ -60,7 +64,9 @@ void compare(index state, index length, layout form)
             for (index i = 0; i < state; ++i) {
                 for (index j = 0; j < state; ++j) {
                     double sum = 0;
-                    for (index m = 0; m < state; ++m) sum += static_cast<double>(p.A(h, i, m)) * power[static_cast<std::size_t>(m)][static_cast<std::size_t>(j)];
+                    for (index m = 0; m < state; ++m)
+                        sum +=
+                            static_cast<double>(p.A(h, i, m)) * power[static_cast<std::size_t>(m)][static_cast<std::size_t>(j)];
                     next[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)] = sum;
                 }
             }
@@ -69,7 +75,8 @@ void compare(index state, index length, layout form)
         for (index i = 0; i < state; ++i) {
             CHECK(std::abs(static_cast<double>(p.scan(h, i)) - scan[static_cast<std::size_t>(i)]) <= 4 * budget);
             for (index j = 0; j < state; ++j) {
-                CHECK(std::abs(static_cast<double>(p.AL(h, i, j)) - power[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)]) <= budget);
+                CHECK(std::abs(static_cast<double>(p.AL(h, i, j)) -
+                               power[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)]) <= budget);
             }
         }
     }

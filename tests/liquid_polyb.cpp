@@ -23,7 +23,8 @@ struct polyb_problem {
     tensor<E, 2> B, dB;
     tensor<E, 3> C, dC;
 
-    polyb_problem(index batch, index dim, index length, index state, int p, bool combinations, bool bidirectional, layout form = layout::row_major)
+    polyb_problem(index batch, index dim, index length, index state, int p, bool combinations, bool bidirectional,
+                  layout form = layout::row_major)
         : degree(p), all(combinations), both(bidirectional)
     {
         random numbers(14);
@@ -36,14 +37,25 @@ struct polyb_problem {
         B = random_tensor<E, 2>(numbers, {dim, state}, {0.2, 1}, form);
         C = random_tensor<E, 3>(numbers, {directions, dim, state}, {-1, 1}, form);
         dy = random_tensor<T, 3>(numbers, {batch, dim, length}, {-1, 1}, form);
-        y = tensor<T, 3>({batch, dim, length}, form), du = tensor<T, 3>({batch, dim, length}, form), dk = tensor<T, 3>({directions, dim, length}, form);
+        y = tensor<T, 3>({batch, dim, length}, form), du = tensor<T, 3>({batch, dim, length}, form),
+        dk = tensor<T, 3>({directions, dim, length}, form);
         dD = tensor<T, 1>({dim}, form), ddelta = tensor<double, 1>({dim}, form), dw = tensor<W, 2>({dim, state}, form);
         dB = tensor<E, 2>({dim, state}, form), dC = tensor<E, 3>({directions, dim, state}, form);
     }
 
     liquid_polyb_args<T> args() const
     {
-        return {.u = u, .k = k, .D = D, .delta = delta, .w = w, .B = B, .C = C, .degree = degree, .all_combinations = all, .bidirectional = both, .y = y};
+        return {.u = u,
+                .k = k,
+                .D = D,
+                .delta = delta,
+                .w = w,
+                .B = B,
+                .C = C,
+                .degree = degree,
+                .all_combinations = all,
+                .bidirectional = both,
+                .y = y};
     }
     liquid_polyb_backward_args<T> backward() const
     {
@@ -115,11 +127,13 @@ void compare(const polyb_problem<T>& p)
                         const W map(p.C(c, h, static_cast<index>(n / 2)));
                         gain += (n % 2 ? std::conj(map) : map) * beta[n];
                     }
-                    for (std::size_t t = 0; t < y.size(); ++t) y[t] += gain.real() * (c == 0 ? sequence[y.size() - 1 - t] : sequence[t]);
+                    for (std::size_t t = 0; t < y.size(); ++t)
+                        y[t] += gain.real() * (c == 0 ? sequence[y.size() - 1 - t] : sequence[t]);
                 }
             }
             for (index t = 0; t < length; ++t) {
-                CHECK(std::abs(static_cast<double>(p.y(b, h, t)) - y[static_cast<std::size_t>(t)]) <= (std::is_same_v<T, float> ? 1e-5 : 1e-12));
+                CHECK(std::abs(static_cast<double>(p.y(b, h, t)) - y[static_cast<std::size_t>(t)]) <=
+                      (std::is_same_v<T, float> ? 1e-5 : 1e-12));
             }
         }
     }

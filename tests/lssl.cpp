@@ -35,19 +35,37 @@ struct lssl_problem {
     void make_outputs(index length, index batch, index dim, index state, index channels, layout form)
     {
         dA = tensor<T, 2>({state, state}, form), dB = tensor<T, 1>({state}, form), ddelta = tensor<double, 1>({dim}, form);
-        du = tensor<T, 3>({length, batch, dim}, form), dC = tensor<T, 3>({dim, channels, state}, form), dD = tensor<T, 2>({dim, channels}, form);
+        du = tensor<T, 3>({length, batch, dim}, form), dC = tensor<T, 3>({dim, channels, state}, form),
+        dD = tensor<T, 2>({dim, channels}, form);
         dinitial_state = tensor<T, 3>({batch, dim, state}, form), final_state = tensor<T, 3>({batch, dim, state}, form);
         y = tensor<T, 4>({length, batch, dim, channels}, form), k = tensor<T, 3>({dim, state, length}, form);
     }
 
     lssl_args<T> args() const
     {
-        return {.A = A, .B = B, .delta = delta, .alpha = alpha, .u = u, .C = C, .D = D, .initial_state = initial_state, .y = y, .k = k,
+        return {.A = A,
+                .B = B,
+                .delta = delta,
+                .alpha = alpha,
+                .u = u,
+                .C = C,
+                .D = D,
+                .initial_state = initial_state,
+                .y = y,
+                .k = k,
                 .final_state = final_state};
     }
     lssl_backward_args<T> backward() const
     {
-        return {.forward = args(), .dy = dy, .dfinal_state = dfinal_state, .dA = dA, .dB = dB, .ddelta = ddelta, .du = du, .dC = dC, .dD = dD,
+        return {.forward = args(),
+                .dy = dy,
+                .dfinal_state = dfinal_state,
+                .dA = dA,
+                .dB = dB,
+                .ddelta = ddelta,
+                .du = du,
+                .dC = dC,
+                .dD = dD,
                 .dinitial_state = dinitial_state};
     }
 };
@@ -66,7 +84,8 @@ TEMPLATE_TEST_CASE("lssl: convolution with its kernel equals recurrence", "", fl
             double sum = static_cast<double>(p.D(h, m)) * static_cast<double>(p.u(l, b, h));
             for (index s = 0; s <= l; ++s) {
                 for (index n = 0; n < 4; ++n) {
-                    sum += static_cast<double>(p.C(h, m, n)) * static_cast<double>(p.k(h, n, l - s)) * static_cast<double>(p.u(s, b, h));
+                    sum += static_cast<double>(p.C(h, m, n)) * static_cast<double>(p.k(h, n, l - s)) *
+                           static_cast<double>(p.u(s, b, h));
                 }
             }
             CHECK(std::abs(static_cast<double>(p.y(l, b, h, m)) - sum) <= 10 * budget);
@@ -81,7 +100,8 @@ TEST_CASE("lssl: its kernel is that of the discretised matrix, for every weight"
         p.alpha = alpha;
         lssl(p.args());
         for (index h = 0; h < 2; ++h) {
-            const auto s = generalized_bilinear(dense<double>(as_eigen(p.A.view())), dense<double>(as_eigen(p.B.view())), p.delta(h), alpha);
+            const auto s =
+                generalized_bilinear(dense<double>(as_eigen(p.A.view())), dense<double>(as_eigen(p.B.view())), p.delta(h), alpha);
             Eigen::VectorXd x = s.B.col(0);
             for (index l = 0; l < 5; ++l, x = s.A * x) CHECK((x - as_eigen(p.k.view()[h]).col(l)).norm() < 1e-14);
         }

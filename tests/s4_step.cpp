@@ -67,7 +67,8 @@ struct step_problem {
         const auto input = u.template as<double>();
         auto state = model.initial_state.template as<W>();
         tensor<double, 4> out(y.view().extents());
-        reference::s4_step(s4_step_args<double>{.pole = p, .gain = g, .U = left, .V = right, .C = C, .u = input, .h = state, .y = out});
+        reference::s4_step(
+            s4_step_args<double>{.pole = p, .gain = g, .U = left, .V = right, .C = C, .u = input, .h = state, .y = out});
         return {std::move(out), std::move(state)};
     }
 };
@@ -101,13 +102,15 @@ std::string complaint(auto&& call)
 
 TEMPLATE_TEST_CASE("s4_step: agrees with the reference for every state, rank and layout", "", float, double)
 {
-    for (const index state : {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33}) compare<TestType>({.state = state, .batch = 2, .length = 9});
+    for (const index state : {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33})
+        compare<TestType>({.state = state, .batch = 2, .length = 9});
     for (const index rank : {0, 2, 5}) compare<TestType>({.channels = 2, .rank = rank, .batch = 1, .length = 7});
     for (const index channels : {0, 3}) compare<TestType>({.channels = channels, .batch = 1});
     for (const index length : {0, 1}) compare<TestType>({.batch = 1, .length = length});
     for (const layout inputs : all_layouts) {
         for (const layout outputs : all_layouts) {
-            compare<TestType>({.channels = 2, .state = 9, .rank = 2, .batch = 2, .length = 5, .inputs = inputs, .outputs = outputs});
+            compare<TestType>(
+                {.channels = 2, .state = 9, .rank = 2, .batch = 2, .length = 5, .inputs = inputs, .outputs = outputs});
         }
     }
     for (const guard edge : {guard::below, guard::above}) {
@@ -162,7 +165,8 @@ TEMPLATE_TEST_CASE("s4_step: a NaN in a channel's input stays there", "", float,
     step_problem<TestType> p({.dim = 5, .copies = 5, .batch = 2});
     p.u(1, 3, 8) = quiet_nan<TestType>();
     s4_step(p.args());
-    for_each_index(p.y.view(), [&](index b, index c, index h, index t) { CHECK(is_nan(p.y(b, c, h, t)) == (b == 1 && h == 3 && t >= 8)); });
+    for_each_index(p.y.view(),
+                   [&](index b, index c, index h, index t) { CHECK(is_nan(p.y(b, c, h, t)) == (b == 1 && h == 3 && t >= 8)); });
 }
 
 TEST_CASE("s4_step_setup: the bilinear transform of the dense matrix, for any rank, rate and step")
@@ -175,7 +179,8 @@ TEST_CASE("s4_step_setup: the bilinear transform of the dense matrix, for any ra
                 const index n = full.full;
                 dense<std::complex<double>> A(n, n), B(n, 1);
                 for (index i = 0; i < n; ++i) {
-                    for (index k = 0; k < n; ++k) A(i, k) = full.delta[static_cast<std::size_t>(i)] * full.A[static_cast<std::size_t>(i * n + k)];
+                    for (index k = 0; k < n; ++k)
+                        A(i, k) = full.delta[static_cast<std::size_t>(i)] * full.A[static_cast<std::size_t>(i * n + k)];
                     B(i, 0) = full.delta[static_cast<std::size_t>(i)] * full.B[static_cast<std::size_t>(i)];
                 }
                 const auto expected = generalized_bilinear(A, B, 1, 0.5);

@@ -25,7 +25,9 @@ TEST_CASE("moving_average_residuals: sums are zero, a window of one leaves nothi
     const double expected[3][4] = {{0}, {0.5, -0.5}, {0.75, -0.25, -0.25, -0.25}};
     for_each_index(out.view(), [&](index i, index k) { CHECK(out(i, k) == expected[i][k]); });
     const std::vector<index> wrong{1, 2, 5};
-    CHECK(complaint_of([&] { moving_average_residuals({wrong, 3}, out.view()); }).find("moving_average_residuals: windows is not") == 0);
+    CHECK(complaint_of([&] {
+              moving_average_residuals({wrong, 3}, out.view());
+          }).find("moving_average_residuals: windows is not") == 0);
 }
 
 }  // namespace ssmkit::testing

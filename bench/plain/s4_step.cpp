@@ -3,8 +3,9 @@
 namespace plain {
 
 /// One token of every channel, rank 1: parts of complex numbers interleaved, states innermost.
-void s4_step(std::size_t dim, std::size_t state, const float* __restrict pole, const float* __restrict gain, const float* __restrict U,
-             const float* __restrict V, const float* __restrict C, const float* __restrict u, float* __restrict h, float* __restrict y)
+void s4_step(std::size_t dim, std::size_t state, const float* __restrict pole, const float* __restrict gain,
+             const float* __restrict U, const float* __restrict V, const float* __restrict C, const float* __restrict u,
+             float* __restrict h, float* __restrict y)
 {
     for (std::size_t d = 0; d < dim; ++d) {
         const std::size_t at = 2 * d * state;

@@ -12,13 +12,15 @@
 
 namespace ssmkit {
 
-/// What s4_step takes: equations at s4_step_setup_args. Throws shape_error before anything is written. Done once: double inside, with
-/// memory of its own.
+/// What s4_step takes: equations at s4_step_setup_args. Throws shape_error before anything is written. Done once: double
+/// inside, with memory of its own.
 template <class T>
 void s4_step_setup(const s4_step_setup_args<T>& a)
 {
     check(a);
-    const auto narrow = [](const std::complex<double>& x) { return std::complex<T>(static_cast<T>(x.real()), static_cast<T>(x.imag())); };
+    const auto narrow = [](const std::complex<double>& x) {
+        return std::complex<T>(static_cast<T>(x.real()), static_cast<T>(x.imag()));
+    };
     for (index h = 0; h < a.delta.extent(0); ++h) {
         const detail::s4_transition t(a.delta, a.rate, a.A, a.B, a.P, h);
         for (index n = 0; n < t.state; ++n) {
@@ -50,9 +52,9 @@ template <class Arch, class T>
     return -2 * sum(total);
 }
 
-/// The tokens of one channel. The lanes run along the state, whose elements meet only in the products with V and C. Up to Rank = 2 the
-/// products with V that the next token needs, and that with the first row of C, are taken while the state is in registers; Rank = -1
-/// is any rank.
+/// The tokens of one channel. The lanes run along the state, whose elements meet only in the products with V and C. Up to Rank
+/// = 2 the products with V that the next token needs, and that with the first row of C, are taken while the state is in
+/// registers; Rank = -1 is any rank.
 template <class Arch, index Rank, class T>
 [[gnu::noinline, gnu::flatten]] void s4_step_channel(const s4_step_args<T>& a, index b, index d)
 {
@@ -79,26 +81,31 @@ template <class Arch, index Rank, class T>
             if constexpr (Rank < 0) {
                 for (index r = 0; r < rank; ++r) x = x - range.load(reals(a.U.pointer(r, d))) * V(products[r]);
             } else {
-                unrolled<fused>([&](auto r) __attribute__((always_inline)) { x = multiply_add(range.load(left[r]), V(-products[r]), x); });
+                unrolled<fused>([&](auto r) __attribute__((always_inline)) {
+                    x = multiply_add(range.load(left[r]), V(-products[r]), x);
+                });
             }
             x = linear_scan_factor<T, Arch, 2, false>(range.load(pole)).times(range.load(static_cast<const T*>(h)), x);
             range.store(x, h);
             out = s4_multiply<Arch, T>(range.load(C), x, out);
-            unrolled<fused>([&](auto r) __attribute__((always_inline)) { next[r] = s4_multiply<Arch, T>(range.load(right[r]), x, next[r]); });
+            unrolled<fused>([&](auto r) __attribute__((always_inline)) {
+                next[r] = s4_multiply<Arch, T>(range.load(right[r]), x, next[r]);
+            });
         });
         unrolled<fused>([&](auto r) { products[r] = -2 * sum(next[r]); });
         if constexpr (Rank < 0) multiply();
         if (channels > 0) a.y(b, 0, d, t) = -2 * sum(out);
-        for (index c = 1; c < channels; ++c) a.y(b, c, d, t) = s4_product<Arch>(reals(a.C.pointer(c, d)), static_cast<const T*>(h), count);
+        for (index c = 1; c < channels; ++c)
+            a.y(b, c, d, t) = s4_product<Arch>(reals(a.C.pointer(c, d)), static_cast<const T*>(h), count);
     }
 }
 
 }  // namespace detail
 
-/// Steps of S4: shapes and equations at s4_step_args. Throws shape_error before anything is written; allocates nothing, takes no lock.
-/// Work splits over batch and dim; the result depends neither on the split nor on how a sequence is cut into calls, bit for bit. A
-/// state axis with a stride other than 1 takes the reference's plain loops. float outputs lie within 1e-5 of the largest of a
-/// double computation over a thousand steps of a stable model.
+/// Steps of S4: shapes and equations at s4_step_args. Throws shape_error before anything is written; allocates nothing, takes
+/// no lock. Work splits over batch and dim; the result depends neither on the split nor on how a sequence is cut into calls,
+/// bit for bit. A state axis with a stride other than 1 takes the reference's plain loops. float outputs lie within 1e-5 of the
+/// largest of a double computation over a thousand steps of a stable model.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void s4_step(const s4_step_args<T>& a, Exec&& exec = {})
 {

@@ -54,8 +54,12 @@ struct s4_adjoint {
     std::complex<double>* totals;  // (state, terms)
 
     s4_adjoint(const s4_backward_plan<Arch, T>& plan, arena& memory)
-        : system(plan.sizes, memory), sums(plan.sizes, memory), upstream(memory.take<T>(plan.upstream())),
-          tau(memory.take<T>(plan.projections())), v(memory.take<T>(plan.projections())), accumulators(memory.take<T>(plan.accumulators())),
+        : system(plan.sizes, memory),
+          sums(plan.sizes, memory),
+          upstream(memory.take<T>(plan.upstream())),
+          tau(memory.take<T>(plan.projections())),
+          v(memory.take<T>(plan.projections())),
+          accumulators(memory.take<T>(plan.accumulators())),
           totals(memory.take<std::complex<double>>(plan.totals()))
     {
     }
@@ -90,7 +94,9 @@ void s4_project(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>
     const s4_sizes& s = plan.sizes;
     for (index l = 0; l < count; l += lanes<T, Arch>) {
         const auto sum = [&](index x, index y) { return load_parts<Arch>(m.sums.re(s, x, y) + l, s4_chunk); };
-        const auto inverse = [&](index r, index t) { return load_parts<Arch>(m.sums.inverse + 2 * (r * s.rank + t) * s4_chunk + l, s4_chunk); };
+        const auto inverse = [&](index r, index t) {
+            return load_parts<Arch>(m.sums.inverse + 2 * (r * s.rank + t) * s4_chunk + l, s4_chunk);
+        };
         const auto put = [&](T* p, const number& x) {
             x.re.store_unaligned(p + l);
             x.im.store_unaligned(p + s4_chunk + l);
@@ -103,7 +109,8 @@ void s4_project(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>
                 for (index c = 0; c < s.channels; ++c) {
                     number sigma{zero, zero};
                     for (index t = 0; t < s.rank; ++t) sigma = sigma + product(sum(c, s.columns + t), inverse(t, r));
-                    v = v + product(load_parts<Arch>(m.upstream + 2 * (i * s.channels + c) * s4_chunk + l, s4_chunk), sigma.conjugate());
+                    v = v + product(load_parts<Arch>(m.upstream + 2 * (i * s.channels + c) * s4_chunk + l, s4_chunk),
+                                    sigma.conjugate());
                 }
                 put(m.tau + 2 * (i * s.rank + r) * s4_chunk, tau);
                 put(m.v + 2 * (i * s.rank + r) * s4_chunk, v);
@@ -126,8 +133,8 @@ struct s4_any_counts {
 
 /// Writes what a chunk of nodes gives to one state: m.accumulators, whose lanes are those of the nodes.
 template <class Arch, class T, class Counts>
-[[gnu::noinline, gnu::flatten]] void s4_accumulate(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m, const Counts& counts, index n,
-                                            index first, index count)
+[[gnu::noinline, gnu::flatten]] void s4_accumulate(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m,
+                                                   const Counts& counts, index n, index first, index count)
 {
     using V = vec<T, Arch>;
     using number = complex_lanes<V>;
@@ -163,7 +170,8 @@ template <class Arch, class T, class Counts>
         const V y = load<T, Arch>(plan.nodes.y + first + l), y_low = load<T, Arch>(plan.nodes.y_low + first + l);
         const number here = reciprocal((y - high) + (y_low - low)), there = reciprocal((y + high) + (y_low + low));
         for (index i = 0; i < counts.columns; ++i) {
-            number left_here = zero, left_there = zero, right_here = broadcast(m.system.right[i * state + n]), right_there = right_here.conjugate();
+            number left_here = zero, left_there = zero, right_here = broadcast(m.system.right[i * state + n]),
+                   right_there = right_here.conjugate();
             for (index c = 0; c < counts.channels; ++c) {
                 const number g = upstream(i, c, l), map = broadcast(m.system.left[c * state + n]);
                 left_here = left_here + conjugate_product(g, map);
@@ -171,7 +179,8 @@ template <class Arch, class T, class Counts>
             }
             for (index r = 0; r < counts.rank; ++r) {
                 const number tau = projection(m.tau, i, r, l), v = projection(m.v, i, r, l);
-                const number p = broadcast(m.system.right[(counts.columns + r) * state + n]), q = broadcast(m.system.left[(counts.channels + r) * state + n]);
+                const number p = broadcast(m.system.right[(counts.columns + r) * state + n]),
+                             q = broadcast(m.system.left[(counts.channels + r) * state + n]);
                 left_here = left_here - conjugate_product(v, q);
                 left_there = left_there - product(v, q);
                 right_here = right_here - product(p, tau);
@@ -199,7 +208,8 @@ template <class Arch, class T, class Counts>
 
 /// From the sums over nodes to the gradients of channel h. p and q, with signs as they are in A', both belong to P.
 template <class Arch, class T>
-void s4_store_gradients(const s4_kernel_backward_args<T>& a, const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m, index h)
+void s4_store_gradients(const s4_kernel_backward_args<T>& a, const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m,
+                        index h)
 {
     using number = std::complex<double>;
     const s4_sizes& s = plan.sizes;
@@ -235,7 +245,8 @@ void s4_store_gradients(const s4_kernel_backward_args<T>& a, const s4_backward_p
         const index entry = h * s.state + n;
         plan.dA[entry] = delta * total(n, of_pole);
         plan.dB[entry] = delta * total(n, of_b);
-        double ddelta = (total(n, of_pole) * std::conj(a.forward.A(copy, n))).real() + (total(n, of_b) * std::conj(widen(a.forward.B(copy, n)))).real();
+        double ddelta = (total(n, of_pole) * std::conj(a.forward.A(copy, n))).real() +
+                        (total(n, of_b) * std::conj(widen(a.forward.B(copy, n)))).real();
         for (index r = 0; r < s.rank; ++r) {
             plan.dP[r * s.dim * s.state + entry] = delta * total(n, of_p + r) + total(n, of_q + r);
             ddelta += (total(n, of_p + r) * system.left[(s.channels + r) * s.state + n]).real();
@@ -298,7 +309,8 @@ void s4_backward_group(const s4_kernel_backward_args<T>& a, const s4_backward_pl
             }
         }
         for (index i = 0; i < s.rows() && s.transform % 2 == 0 && s.length > 0; ++i) {  // where M = 4 I: K̂ = Re C b
-            const double g = static_cast<double>(plan.rows.row(spectra, k * s.rows() + i)[2 * n * (s.bins - 1)]) / static_cast<double>(s.transform);
+            const double g = static_cast<double>(plan.rows.row(spectra, k * s.rows() + i)[2 * n * (s.bins - 1)]) /
+                             static_cast<double>(s.transform);
             const index c = i % s.channels, column = i / s.channels;
             for (index state = 0; state < s.state; ++state) {
                 m.totals[state * plan.terms + c] += g * std::conj(m.system.right[column * s.state + state]);
@@ -323,7 +335,8 @@ void s4_sum_gradients(const s4_kernel_backward_args<T>& a, const s4_backward_pla
         for (index n = 0; n < s.state; ++n) {
             if (a.dA.data()) a.dA(copy, n) = of_copy(plan.dA, copy, n);
             if (a.dB.data()) a.dB(copy, n) = narrow<T>(of_copy(plan.dB, copy, n));
-            for (index r = 0; r < s.rank && a.dP.data(); ++r) a.dP(r, copy, n) = narrow<T>(of_copy(plan.dP + r * s.dim * s.state, copy, n));
+            for (index r = 0; r < s.rank && a.dP.data(); ++r)
+                a.dP(r, copy, n) = narrow<T>(of_copy(plan.dP + r * s.dim * s.state, copy, n));
         }
     }
     for (index b = 0; b < a.dinitial_state.extent(0) && !a.dK_state.data(); ++b) {  // nothing reaches it

@@ -53,7 +53,8 @@ struct data {
         dw.resize(w.size() / 2);
         dz.resize(static_cast<std::size_t>(s.length));
         for (index j = 0; j < s.length; ++j) {
-            y.push_back(static_cast<T>(2 * std::tan(3.14159265358979 / 2 * static_cast<double>(j) / static_cast<double>(s.length))));
+            y.push_back(
+                static_cast<T>(2 * std::tan(3.14159265358979 / 2 * static_cast<double>(j) / static_cast<double>(s.length))));
             z.push_back({s.any_nodes ? T(0.01) : T(0), y.back()});
         }
     }
@@ -68,7 +69,9 @@ struct data {
 
     ssmkit::cauchy_backward_args<T> backward_args()
     {
-        return {.forward = args(out.data()), .dout = {pairs(dout), s.terms, s.dim, s.length}, .dv = {dv.data(), s.terms, s.dim, s.state},
+        return {.forward = args(out.data()),
+                .dout = {pairs(dout), s.terms, s.dim, s.length},
+                .dv = {dv.data(), s.terms, s.dim, s.state},
                 .dw = {dw.data(), s.dim, s.state}};
     }
 
@@ -93,10 +96,11 @@ void run_plain(data<float>& d, std::complex<float>* to)
     array<float> v(8 * state);
     for (index h = 0; h < d.s.dim; ++h) {
         for (index k = 0; k < 4; ++k) {
-            std::copy_n(d.v.data() + 2 * (k * d.s.dim + h) * d.s.state, 2 * state, v.data() + 2 * static_cast<std::size_t>(k) * state);
+            std::copy_n(d.v.data() + 2 * (k * d.s.dim + h) * d.s.state, 2 * state,
+                        v.data() + 2 * static_cast<std::size_t>(k) * state);
         }
-        plain::cauchy(length, state, d.y.data(), d.w.data() + 2 * h * d.s.state, v.data(), reinterpret_cast<float*>(to) + 8 * h * d.s.length,
-                      d.sums.data());
+        plain::cauchy(length, state, d.y.data(), d.w.data() + 2 * h * d.s.state, v.data(),
+                      reinterpret_cast<float*>(to) + 8 * h * d.s.length, d.sums.data());
     }
 }
 

@@ -42,7 +42,9 @@ struct cauchy_problem {
         v = tensor<E, 3>({s.terms, s.dim, s.state}, s.inputs, s.edge);
         v.fill(numbers, {-1, 1});
         z = tensor<E, 1>({s.length}, s.inputs, s.edge);
-        z.fill([&](index) { return E(s.imaginary ? T(0) : static_cast<T>(numbers.uniform(0.01, 0.2)), static_cast<T>(numbers.uniform(0, 9))); });
+        z.fill([&](index) {
+            return E(s.imaginary ? T(0) : static_cast<T>(numbers.uniform(0.01, 0.2)), static_cast<T>(numbers.uniform(0, 9)));
+        });
         w = tensor<E, 2>({s.dim, s.state}, s.inputs, s.edge);
         w.fill(numbers, {-0.5, -0.1, 0, 6});
         dout = tensor<E, 3>({s.terms, s.dim, s.length}, s.inputs, s.edge);
@@ -63,7 +65,8 @@ struct cauchy_problem {
     {
         using W = std::complex<double>;
         cauchy_problem<double> other(s, nullptr);
-        other.v = v.template as<W>(), other.z = z.template as<W>(), other.w = w.template as<W>(), other.dout = dout.template as<W>();
+        other.v = v.template as<W>(), other.z = z.template as<W>(), other.w = w.template as<W>(),
+        other.dout = dout.template as<W>();
         other.make_outputs();
         return other;
     }
@@ -119,7 +122,8 @@ TEMPLATE_TEST_CASE("cauchy: agrees with the reference for every number of nodes,
                 compare<TestType>({.length = n, .conjugate_pairs = pairs, .imaginary = imaginary});
                 compare<TestType>({.state = n % 40, .conjugate_pairs = pairs, .imaginary = imaginary});
             }
-            for (const index terms : {0, 1, 3, 4, 5, 9}) compare<TestType>({.terms = terms, .conjugate_pairs = pairs, .imaginary = imaginary});
+            for (const index terms : {0, 1, 3, 4, 5, 9})
+                compare<TestType>({.terms = terms, .conjugate_pairs = pairs, .imaginary = imaginary});
             compare<TestType>({.terms = 5, .dim = 2, .length = 2500, .conjugate_pairs = pairs, .imaginary = imaginary});
             compare<TestType>({.dim = 0, .conjugate_pairs = pairs, .imaginary = imaginary});
         }
@@ -162,7 +166,8 @@ TEMPLATE_TEST_CASE("cauchy: nodes and poles that are close and far", "", float, 
     // Distances of 1e-3 |z| beside poles at 1000 |z|: the float sums keep the accuracy that their inputs have.
     using E = std::complex<TestType>;
     cauchy_problem<TestType> p({.terms = 4, .dim = 1, .state = 3, .length = 100});
-    p.w(0, 0) = E(TestType(-1e-3), TestType(1)), p.w(0, 1) = E(TestType(-2), TestType(1000)), p.w(0, 2) = E(TestType(-1e-2), TestType(1e-2));
+    p.w(0, 0) = E(TestType(-1e-3), TestType(1)), p.w(0, 1) = E(TestType(-2), TestType(1000)),
+           p.w(0, 2) = E(TestType(-1e-2), TestType(1e-2));
     p.z.fill([](index l) { return E(0, TestType(1) + TestType(1e-5) * static_cast<TestType>(l)); });
     const auto expected = p.wide();
     cauchy(p.args());
@@ -179,7 +184,8 @@ TEMPLATE_TEST_CASE("cauchy: threads, workspaces and what they held change no bit
         cauchy_problem<TestType> other(s);
         cauchy(one.args());
         cauchy_backward(one.backward());
-        std::vector<std::byte> memory(std::max(cauchy_workspace_size(other.args(), 4), cauchy_backward_workspace_size(other.backward(), 4)) + 1);
+        std::vector<std::byte> memory(
+            std::max(cauchy_workspace_size(other.args(), 4), cauchy_backward_workspace_size(other.backward(), 4)) + 1);
         for (int repeat = 0; repeat < 3; ++repeat) {
             other.make_outputs();
             std::fill(memory.begin(), memory.end(), std::byte(repeat == 0 ? 0xff : 0x7f));

@@ -52,7 +52,8 @@ TEMPLATE_TEST_CASE("s4_kernel: agrees with dense matrices for every length, rank
     compare<TestType>({.length = 1, .prepared = 3});  // with L' = 1, K does not depend on Δ
     for (const index length : {2, 3, 4, 7, 8, 15, 16, 17, 30, 31, 33, 64}) compare<TestType>({.length = length});
     for (const index rank : {0, 2, 3, 5}) compare<TestType>({.channels = 2, .rank = rank, .batch = 2, .length = 12});
-    for (const index channels : {1, 3, 4}) compare<TestType>({.channels = channels, .dim = 4, .copies = 2, .batch = 3, .length = 9});
+    for (const index channels : {1, 3, 4})
+        compare<TestType>({.channels = channels, .dim = 4, .copies = 2, .batch = 3, .length = 9});
     compare<TestType>({.dim = 18, .state = 3, .copies = 1, .length = 10});
     compare<TestType>({.channels = 3, .dim = 7, .state = 1, .copies = 7, .batch = 1, .length = 5});
 }
@@ -90,7 +91,8 @@ TEMPLATE_TEST_CASE("s4_kernel: convolution equals recurrence", "", float, double
             s4_problem<double> p({.channels = 2, .rank = rank, .batch = 2, .length = length, .tied = false});
             const auto wide = p.args();
             tensor<std::complex<double>, 3> prepared(p.C.view().extents());
-            s4_setup(s4_setup_args<double>{.delta = wide.delta, .A = wide.A, .P = wide.P, .C = wide.C, .length = length, .out = prepared});
+            s4_setup(s4_setup_args<double>{
+                .delta = wide.delta, .A = wide.A, .P = wide.P, .C = wide.C, .length = length, .out = prepared});
             s4_problem<TestType> q(p.s, nullptr);
             using E = std::complex<TestType>;
             q.delta = p.delta.template as<double>(), q.A = p.A.template as<std::complex<double>>(), q.B = p.B.template as<E>();
@@ -100,13 +102,14 @@ TEMPLATE_TEST_CASE("s4_kernel: convolution equals recurrence", "", float, double
 
             tensor<std::complex<double>, 2> pole({p.s.dim, p.s.state}), gain({p.s.dim, p.s.state});
             tensor<std::complex<double>, 3> U({rank, p.s.dim, p.s.state}), V({rank, p.s.dim, p.s.state});
-            s4_step_setup(s4_step_setup_args<double>{.delta = wide.delta, .A = wide.A, .B = wide.B, .P = wide.P, .pole = pole, .gain = gain,
-                                                     .U = U, .V = V});
+            s4_step_setup(s4_step_setup_args<double>{
+                .delta = wide.delta, .A = wide.A, .B = wide.B, .P = wide.P, .pole = pole, .gain = gain, .U = U, .V = V});
             const auto respond = [&](index batch, bool impulse, const tensor<std::complex<double>, 3>& h) {
                 tensor<double, 3> u({batch, p.s.dim, length});
                 u.fill([&](index, index, index t) { return impulse && t == 0 ? 1.0 : 0.0; });
                 tensor<double, 4> y({batch, p.s.channels, p.s.dim, length});
-                reference::s4_step(s4_step_args<double>{.pole = pole, .gain = gain, .U = U, .V = V, .C = wide.C, .u = u, .h = h, .y = y});
+                reference::s4_step(
+                    s4_step_args<double>{.pole = pole, .gain = gain, .U = U, .V = V, .C = wide.C, .u = u, .h = h, .y = y});
                 return y;
             };
             tensor<std::complex<double>, 3> zero({1, p.s.dim, p.s.state});
@@ -121,7 +124,15 @@ TEMPLATE_TEST_CASE("s4_kernel: convolution equals recurrence", "", float, double
 
 TEST_CASE("s4_kernel_backward: finite differences of the reference, states and their gradients included")
 {
-    s4_problem<double> p({.channels = 2, .dim = 2, .state = 2, .rank = 2, .copies = 1, .batch = 1, .length = 7, .prepared = 10, .rate = 1.3,
+    s4_problem<double> p({.channels = 2,
+                          .dim = 2,
+                          .state = 2,
+                          .rank = 2,
+                          .copies = 1,
+                          .batch = 1,
+                          .length = 7,
+                          .prepared = 10,
+                          .rate = 1.3,
                           .tied = false});
     reference::s4_kernel_backward(p.backward());
     const auto loss = [&] {
@@ -195,13 +206,15 @@ TEMPLATE_TEST_CASE("s4_kernel: threads, workspaces and what they held change no 
     s4_problem<TestType> other(s);
     s4_kernel(one.args());
     s4_kernel_backward(one.backward());
-    std::vector<std::byte> memory(std::max(s4_kernel_workspace_size(other.args(), 4), s4_kernel_backward_workspace_size(other.backward(), 4)) + 1);
+    std::vector<std::byte> memory(
+        std::max(s4_kernel_workspace_size(other.args(), 4), s4_kernel_backward_workspace_size(other.backward(), 4)) + 1);
     for (int repeat = 0; repeat < 3; ++repeat) {
         other.make_outputs();
         std::fill(memory.begin(), memory.end(), std::byte(repeat == 0 ? 0xff : 0x7f));
         const workspace lent = workspace(memory).subspan(1);
         repeat < 2 ? s4_kernel(other.args(), lent, pool) : s4_kernel(other.args(), lent, last_task_first{});
-        repeat < 2 ? s4_kernel_backward(other.backward(), lent, pool) : s4_kernel_backward(other.backward(), lent, last_task_first{});
+        repeat < 2 ? s4_kernel_backward(other.backward(), lent, pool)
+                   : s4_kernel_backward(other.backward(), lent, last_task_first{});
         CHECK((same_bits(one.K, other.K) && same_bits(one.K_state, other.K_state)));
         CHECK((same_bits(one.ddelta, other.ddelta) && same_bits(one.dA, other.dA) && same_bits(one.dB, other.dB)));
         CHECK((same_bits(one.dP, other.dP) && same_bits(one.dC, other.dC) && same_bits(one.dinitial_state, other.dinitial_state)));
@@ -247,7 +260,9 @@ TEST_CASE("s4_kernel: names the argument that does not fit")
     named("s4_kernel: rate is not positive", [](auto& a) { a.forward.rate = 0; });
     named("s4_kernel: initial_state is not given", [](auto& a) { a.forward.initial_state = {}; });
     named("s4_kernel: K_state has shape", [](auto& a) { a.forward.K_state = a.forward.K_state.slice(3, 0, 2); });
-    named("s4_kernel: K overlaps", [](auto& a) { a.forward.K = {reinterpret_cast<float*>(const_cast<std::complex<float>*>(a.forward.C.data())), a.forward.K.extents()}; });
+    named("s4_kernel: K overlaps", [](auto& a) {
+        a.forward.K = {reinterpret_cast<float*>(const_cast<std::complex<float>*>(a.forward.C.data())), a.forward.K.extents()};
+    });
     named("s4_kernel_backward: dK has shape", [](auto& a) { a.dK = a.dK.slice(1, 0, 2); });
     named("s4_kernel_backward: dP has shape", [](auto& a) { a.dP = a.dP.slice(2, 0, 2); });
     named("s4_kernel_backward: dC overlaps dB", [](auto& a) { a.dB = {a.dC.data(), a.dB.extents()}; });

@@ -25,8 +25,8 @@ struct s4_shape {
     {
         std::string t;
         for (const index n : {channels, dim, state, rank, copies, batch, length, prepared}) t += std::to_string(n) + " ";
-        return t + (tied ? "tied" : "") + " rate " + std::to_string(rate) + " layouts " + std::to_string(static_cast<int>(inputs)) + " " +
-               std::to_string(static_cast<int>(outputs));
+        return t + (tied ? "tied" : "") + " rate " + std::to_string(rate) + " layouts " +
+               std::to_string(static_cast<int>(inputs)) + " " + std::to_string(static_cast<int>(outputs));
     }
 };
 
@@ -68,7 +68,9 @@ struct s4_problem {
 
     void make_outputs()
     {
-        const auto made = [&](auto& t, const auto& extents) { t = std::remove_reference_t<decltype(t)>(extents, s.outputs, s.edge); };
+        const auto made = [&](auto& t, const auto& extents) {
+            t = std::remove_reference_t<decltype(t)>(extents, s.outputs, s.edge);
+        };
         using two = std::array<index, 2>;
         using three = std::array<index, 3>;
         made(K, three{s.channels, s.dim, s.length});
@@ -107,7 +109,14 @@ struct s4_problem {
 
     s4_kernel_backward_args<T> backward() const
     {
-        return {.forward = args(), .dK = dK, .dK_state = dK_state, .ddelta = steps<double>(ddelta), .dA = dA, .dB = dB, .dP = dP, .dC = dC,
+        return {.forward = args(),
+                .dK = dK,
+                .dK_state = dK_state,
+                .ddelta = steps<double>(ddelta),
+                .dA = dA,
+                .dB = dB,
+                .dP = dP,
+                .dC = dC,
                 .dinitial_state = dinitial_state};
     }
 };

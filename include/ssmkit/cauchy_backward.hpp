@@ -65,7 +65,8 @@ struct cauchy_moments {
 };
 
 template <class Arch, class T>
-[[gnu::noinline, gnu::flatten]] cauchy_moments<T> cauchy_moments_of(const T* re, const T* im, index count, std::complex<T> w, const T* g)
+[[gnu::noinline, gnu::flatten]] cauchy_moments<T> cauchy_moments_of(const T* re, const T* im, index count, std::complex<T> w,
+                                                                    const T* g)
 {
     using number = complex_lanes<vec<T, Arch>>;
     const vec<T, Arch> zero(T(0));
@@ -81,8 +82,8 @@ template <class Arch, class T>
 
 /// Adds -Σ_terms g_l conj(v q_l²) of one pole to the parts of dz, chunk by chunk.
 template <class Arch, class T>
-[[gnu::noinline, gnu::flatten]] void add_cauchy_node_gradients(const T* re, const T* im, index count, std::complex<T> w, std::complex<T> v,
-                                                        const T* g, T* dz)
+[[gnu::noinline, gnu::flatten]] void add_cauchy_node_gradients(const T* re, const T* im, index count, std::complex<T> w,
+                                                               std::complex<T> v, const T* g, T* dz)
 {
     using V = vec<T, Arch>;
     using number = complex_lanes<V>;
@@ -120,7 +121,9 @@ void cauchy_row_gradients(const cauchy_backward_args<T>& a, const cauchy_backwar
                 }
             }
         }
-        const auto narrow = [](std::complex<double> x) { return std::complex<T>(static_cast<T>(x.real()), static_cast<T>(x.imag())); };
+        const auto narrow = [](std::complex<double> x) {
+            return std::complex<T>(static_cast<T>(x.real()), static_cast<T>(x.imag()));
+        };
         for (index i = 0; i < terms && a.dv.data(); ++i) a.dv(i, h, n) = narrow(sums[i]);
         if (a.dw.data()) a.dw(h, n) = narrow(sums[terms]);
     }
@@ -128,7 +131,8 @@ void cauchy_row_gradients(const cauchy_backward_args<T>& a, const cauchy_backwar
 
 /// dz of a chunk of nodes.
 template <class Arch, class T>
-void cauchy_node_gradients(const cauchy_backward_args<T>& a, const cauchy_backward_plan<Arch, T>& plan, index chunk, workspace memory)
+void cauchy_node_gradients(const cauchy_backward_args<T>& a, const cauchy_backward_plan<Arch, T>& plan, index chunk,
+                           workspace memory)
 {
     const cauchy_args<T>& f = a.forward;
     arena part(memory);

@@ -42,8 +42,12 @@ struct s4_kernel_plan {
     std::size_t shared, each;
 
     s4_kernel_plan(const s4_kernel_args<T>& a, index length, bool states, workspace lent)
-        : sizes(s4_sizes::of<Arch>(a, length, states)), rows(sizes), memory(lent.empty() ? arena() : arena(lent)), nodes(sizes, memory),
-          fft(sizes.transform, memory), shared(memory.size())
+        : sizes(s4_sizes::of<Arch>(a, length, states)),
+          rows(sizes),
+          memory(lent.empty() ? arena() : arena(lent)),
+          nodes(sizes, memory),
+          fft(sizes.transform, memory),
+          shared(memory.size())
     {
         arena task;
         s4_system(sizes, task), s4_sums<T>(sizes, task);

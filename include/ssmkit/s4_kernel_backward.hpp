@@ -5,8 +5,9 @@
 
 namespace ssmkit {
 
-/// Bytes of scratch memory with which s4_kernel_backward(a) runs on any resource of at most this concurrency: what s4_kernel takes,
-/// and 8 (rank + 3) bytes * 2 for every channel of dim and state, whose gradients are summed over the channels of a copy.
+/// Bytes of scratch memory with which s4_kernel_backward(a) runs on any resource of at most this concurrency: what s4_kernel takes;
+/// 16 (rank + 2) + 8 for every channel of dim and state, whose gradients are summed over the channels of a copy; and for each task
+/// that runs at once what 256 nodes need.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s4_kernel_backward_workspace_size(const s4_kernel_backward_args<T>& a, std::size_t concurrency = 1)
 {

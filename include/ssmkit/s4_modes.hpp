@@ -29,8 +29,8 @@ struct s4_explicit {
     dense<std::complex<double>> C;  ///< (channels, 2 state)
 };
 
-/// Channel h as a dense system: Ā and B̄ of s4_step_setup_args, whose outputs are not looked at, written out over the full spectrum; C is
-/// (channels, dim, state). Throws shape_error if the shapes do not fit.
+/// Channel h as a dense system: Ā and B̄ of s4_step_setup_args, whose outputs are not looked at, written out over the full
+/// spectrum; C is (channels, dim, state). Throws shape_error if the shapes do not fit.
 template <class T>
 s4_explicit s4_dense(const s4_step_setup_args<T>& a, const view<const std::complex<std::type_identity_t<T>>, 3>& C, index h)
 {
@@ -43,7 +43,8 @@ s4_explicit s4_dense(const s4_step_setup_args<T>& a, const view<const std::compl
         const std::complex<double> x = values[static_cast<std::size_t>(offset + n % state)];
         return n < state ? x : std::conj(x);
     };
-    s4_explicit s{dense<std::complex<double>>::Zero(full, full), dense<std::complex<double>>(full, 1), dense<std::complex<double>>(C.extent(0), full)};
+    s4_explicit s{dense<std::complex<double>>::Zero(full, full), dense<std::complex<double>>(full, 1),
+                  dense<std::complex<double>>(C.extent(0), full)};
     for (index n = 0; n < full; ++n) {
         s.A(n, n) = both(t.pole, 0, n);
         s.B(n, 0) = both(t.gain, 0, n);
@@ -51,7 +52,8 @@ s4_explicit s4_dense(const s4_step_setup_args<T>& a, const view<const std::compl
             for (index r = 0; r < t.rank; ++r) s.A(n, m) -= both(t.U, r * state, n) * both(t.V, r * state, m);
         }
         for (index c = 0; c < C.extent(0); ++c) {
-            const std::complex<double> x(static_cast<double>(C(c, h, n % state).real()), static_cast<double>(C(c, h, n % state).imag()));
+            const std::complex<double> x(static_cast<double>(C(c, h, n % state).real()),
+                                         static_cast<double>(C(c, h, n % state).imag()));
             s.C(c, n) = n < state ? x : std::conj(x);
         }
     }

@@ -54,7 +54,8 @@ public:
             const std::complex<double> unit = imaginary ? std::complex<double>(0, 1) : 1.0;
             for (index i = 0; i < t.state; ++i) {
                 std::complex<double> value = i == n ? t.pole[at(n)] * unit : 0.0;
-                for (index r = 0; r < t.rank; ++r) value -= t.U[at(r * t.state + i)] * (2 * (t.V[at(r * t.state + n)] * unit).real());
+                for (index r = 0; r < t.rank; ++r)
+                    value -= t.U[at(r * t.state + i)] * (2 * (t.V[at(r * t.state + n)] * unit).real());
                 power_[at(i * size_ + k)] = value.real();
                 power_[at((t.state + i) * size_ + k)] = value.imag();
             }
@@ -147,8 +148,8 @@ inline void solve_rows(std::vector<double> M, index size, std::vector<double>& Y
 }  // namespace detail
 
 /// Prepares, extends or recovers S4's output map: shapes and equations at s4_setup_args. Throws shape_error before anything is
-/// written. Done once, not in a loop: 16 state³ log₂(length) double operations a channel of dim, in double whatever T is, with memory
-/// of its own. Recovering loses 1 / min |1 - λ^length| over the eigenvalues λ of Ā. Work splits over dim.
+/// written. Done once, not in a loop: 16 state³ log₂(length) double operations a channel of dim, in double whatever T is, with
+/// memory of its own. Recovering loses 1 / min |1 - λ^length| over the eigenvalues λ of Ā. Work splits over dim.
 template <class T, execution_resource Exec = in_place>
 void s4_setup(const s4_setup_args<T>& a, Exec&& exec = {})
 {

@@ -5,8 +5,8 @@
 
 namespace ssmkit {
 
-/// Kernels that take differences (SpaceTime, arXiv:2303.09489, appendix C): tap k of row j is (-1)^k binom(j, k), zero beyond k = j.
-/// (order, taps).
+/// Kernels that take differences (SpaceTime, arXiv:2303.09489, appendix C): tap k of row j is (-1)^k binom(j, k), zero beyond k
+/// = j. (order, taps).
 template <class T>
 void difference_kernels(const view<T, 2>& out)
 {
@@ -26,7 +26,8 @@ void moving_average_residuals(const view<const index, 1>& windows, const view<T,
 {
     constexpr const char* op = "moving_average_residuals";
     detail::require_shape(op, "windows", windows, {{"windows", out.extent(0)}});
-    for (index i = 0; i < out.extent(0); ++i) detail::require(windows[i] >= 1 && windows[i] <= out.extent(1), op, "windows", "is not from 1 to taps");
+    for (index i = 0; i < out.extent(0); ++i)
+        detail::require(windows[i] >= 1 && windows[i] <= out.extent(1), op, "windows", "is not from 1 to taps");
     for (index i = 0; i < out.extent(0); ++i) {
         for (index k = 0; k < out.extent(1); ++k) {
             const double average = k < windows[i] ? 1 / static_cast<double>(windows[i]) : 0;

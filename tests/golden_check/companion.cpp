@@ -13,8 +13,11 @@ using golden::index, golden::problem;
 const golden::handler companion_kernel("companion_kernel", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
     p.descriptive("L");
-    ssmkit::companion_kernel_args<real> forward{.a = p.input<real>("a", 0, 1), .b = p.input<real>("b", 0, 1), .c = p.input<real>("c", 0, 1),
-                                                .norm_order = p.flag<int>("norm_order"), .K = p.output<real>("K", 0, 1)};
+    ssmkit::companion_kernel_args<real> forward{.a = p.input<real>("a", 0, 1),
+                                                .b = p.input<real>("b", 0, 1),
+                                                .c = p.input<real>("c", 0, 1),
+                                                .norm_order = p.flag<int>("norm_order"),
+                                                .K = p.output<real>("K", 0, 1)};
     ssmkit::companion_kernel(forward, p.execution());
     if (p.has("K_fast")) {  // the same kernel by another way of the reference's
         forward.K = p.output<real>("K_fast", 0, 1);
@@ -29,15 +32,26 @@ const golden::handler companion_kernel("companion_kernel", []<class T>(golden::e
 const golden::handler companion_rollout("companion_rollout", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
     p.descriptive("horizon");
-    const ssmkit::companion_rollout_args<real> forward{
-        .u = p.input<real>("u", 0, 1, 2), .a = p.input<real>("a", 0, 1), .b = p.input<real>("b", 0, 1), .c = p.input<real>("c", 0, 1),
-        .k = p.input<real>("k", 0, 1), .norm_order = p.flag<int>("norm_order"), .y = p.output<real>("y", 0, 1, 2),
-        .u_next = p.output<real>("u_next", 0, 1, 2), .y_open = p.output<real>("y_open", 0, 1, 2), .u_next_open = p.output<real>("u_next_open", 0, 1, 2)};
+    const ssmkit::companion_rollout_args<real> forward{.u = p.input<real>("u", 0, 1, 2),
+                                                       .a = p.input<real>("a", 0, 1),
+                                                       .b = p.input<real>("b", 0, 1),
+                                                       .c = p.input<real>("c", 0, 1),
+                                                       .k = p.input<real>("k", 0, 1),
+                                                       .norm_order = p.flag<int>("norm_order"),
+                                                       .y = p.output<real>("y", 0, 1, 2),
+                                                       .u_next = p.output<real>("u_next", 0, 1, 2),
+                                                       .y_open = p.output<real>("y_open", 0, 1, 2),
+                                                       .u_next_open = p.output<real>("u_next_open", 0, 1, 2)};
     ssmkit::companion_rollout(forward, p.execution());
     if (!p.has("dout")) return;
-    ssmkit::companion_rollout_backward(ssmkit::companion_rollout_backward_args<real>{
-        .forward = forward, .dy = p.input<real>("dout", 0, 1, 2), .du = p.output<real>("d_u", 0, 1, 2), .da = p.output<real>("d_a", 0, 1),
-        .db = p.output<real>("d_b", 0, 1), .dc = p.output<real>("d_c", 0, 1), .dk = p.output<real>("d_k", 0, 1)}, p.execution());
+    ssmkit::companion_rollout_backward(ssmkit::companion_rollout_backward_args<real>{.forward = forward,
+                                                                                     .dy = p.input<real>("dout", 0, 1, 2),
+                                                                                     .du = p.output<real>("d_u", 0, 1, 2),
+                                                                                     .da = p.output<real>("d_a", 0, 1),
+                                                                                     .db = p.output<real>("d_b", 0, 1),
+                                                                                     .dc = p.output<real>("d_c", 0, 1),
+                                                                                     .dk = p.output<real>("d_k", 0, 1)},
+                                       p.execution());
 });
 
 const golden::handler spacetime_pre("spacetime_pre", []<class T>(golden::element<T>, problem& p) {

@@ -28,7 +28,8 @@ struct steps {
     template <class E>
     void hand_in(const view<E, 1>& out) const
     {
-        for (index h = 0; h < out.extent(0); ++h) out[h] = static_cast<E>(delta[static_cast<std::size_t>(h)] * gradient[static_cast<std::size_t>(h)]);
+        for (index h = 0; h < out.extent(0); ++h)
+            out[h] = static_cast<E>(delta[static_cast<std::size_t>(h)] * gradient[static_cast<std::size_t>(h)]);
     }
 };
 
@@ -40,15 +41,23 @@ view<E, 1> column(const view<E, 2>& v)
 
 const golden::handler krylov("krylov", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
-    const ssmkit::krylov_args<real> forward{
-        .A = p.input<real>("A", 0, 1, 2), .b = p.input<real>("b", 0, 1), .c = p.input<real>("c", 0, 1), .v = p.input<real>("v", 0, 1, 2),
-        .length = p.flag<index>("L"), .k = p.output<real>("k", 0, 1), .AbL = p.output<real>("AbL", 0, 1, 2),
-        .AL = p.output<real>("AL", 0, 1, 2), .scan = p.output<real>("scan", 0, 1)};
+    const ssmkit::krylov_args<real> forward{.A = p.input<real>("A", 0, 1, 2),
+                                            .b = p.input<real>("b", 0, 1),
+                                            .c = p.input<real>("c", 0, 1),
+                                            .v = p.input<real>("v", 0, 1, 2),
+                                            .length = p.flag<index>("L"),
+                                            .k = p.output<real>("k", 0, 1),
+                                            .AbL = p.output<real>("AbL", 0, 1, 2),
+                                            .AL = p.output<real>("AL", 0, 1, 2),
+                                            .scan = p.output<real>("scan", 0, 1)};
     ssmkit::krylov(forward, p.execution());
     if (!p.has("dout")) return;
-    ssmkit::krylov_backward(ssmkit::krylov_backward_args<real>{.forward = forward, .dk = p.input<real>("dout", 0, 1),
-                                                               .dA = p.output<real>("d_A", 0, 1, 2), .db = p.output<real>("d_b", 0, 1),
-                                                               .dc = p.output<real>("d_c", 0, 1)}, p.execution());
+    ssmkit::krylov_backward(ssmkit::krylov_backward_args<real>{.forward = forward,
+                                                               .dk = p.input<real>("dout", 0, 1),
+                                                               .dA = p.output<real>("d_A", 0, 1, 2),
+                                                               .db = p.output<real>("d_b", 0, 1),
+                                                               .dc = p.output<real>("d_c", 0, 1)},
+                            p.execution());
 });
 
 const golden::handler dense_kernel("dense_kernel", []<class T>(golden::element<T>, problem& p) {
@@ -56,9 +65,13 @@ const golden::handler dense_kernel("dense_kernel", []<class T>(golden::element<T
     using complex = std::complex<real>;
     p.descriptive("L");
     steps delta(column(p.input<double>("inv_dt", 0, 1)));
-    const ssmkit::dense_kernel_args<real> forward{
-        .delta = delta.get(), .A = p.input<complex>("A", 0, 1, 2), .B = p.input<complex>("B", 0, 1), .C = p.input<complex>("C", 0, 1, 2),
-        .initial_state = p.input<complex>("state", 0, 1, 2), .K = p.output<real>("K", 0, 1, 2), .K_state = p.output<real>("K_state", 0, 1, 2, 3)};
+    const ssmkit::dense_kernel_args<real> forward{.delta = delta.get(),
+                                                  .A = p.input<complex>("A", 0, 1, 2),
+                                                  .B = p.input<complex>("B", 0, 1),
+                                                  .C = p.input<complex>("C", 0, 1, 2),
+                                                  .initial_state = p.input<complex>("state", 0, 1, 2),
+                                                  .K = p.output<real>("K", 0, 1, 2),
+                                                  .K_state = p.output<real>("K_state", 0, 1, 2, 3)};
     ssmkit::dense_kernel(forward, p.execution());
     if (!p.has("dout")) return;
     ssmkit::dense_kernel_backward(ssmkit::dense_kernel_backward_args<real>{
@@ -71,15 +84,25 @@ const golden::handler lssl("lssl", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
     p.descriptive("measure");
     steps delta(p.input<double>("log_dt", 0));
-    const ssmkit::lssl_args<real> forward{
-        .A = p.input<real>("A", 0, 1), .B = p.input<real>("B", 0), .delta = delta.get(), .u = p.input<real>("u", 0, 1, 2),
-        .C = p.input<real>("C", 0, 1, 2), .D = p.input<real>("D", 0, 1), .y = p.output<real>("y", 0, 1, 2, 3), .k = p.output<real>("k", 0, 1, 2)};
+    const ssmkit::lssl_args<real> forward{.A = p.input<real>("A", 0, 1),
+                                          .B = p.input<real>("B", 0),
+                                          .delta = delta.get(),
+                                          .u = p.input<real>("u", 0, 1, 2),
+                                          .C = p.input<real>("C", 0, 1, 2),
+                                          .D = p.input<real>("D", 0, 1),
+                                          .y = p.output<real>("y", 0, 1, 2, 3),
+                                          .k = p.output<real>("k", 0, 1, 2)};
     ssmkit::lssl(forward, p.execution());
     if (!p.has("dout")) return;
-    ssmkit::lssl_backward(ssmkit::lssl_backward_args<real>{
-        .forward = forward, .dy = p.input<real>("dout", 0, 1, 2, 3), .dA = p.output<real>("d_A", 0, 1), .dB = p.output<real>("d_B", 0),
-        .ddelta = delta.slots(), .du = p.output<real>("d_u", 0, 1, 2), .dC = p.output<real>("d_C", 0, 1, 2), .dD = p.output<real>("d_D", 0, 1)},
-        p.execution());
+    ssmkit::lssl_backward(ssmkit::lssl_backward_args<real>{.forward = forward,
+                                                           .dy = p.input<real>("dout", 0, 1, 2, 3),
+                                                           .dA = p.output<real>("d_A", 0, 1),
+                                                           .dB = p.output<real>("d_B", 0),
+                                                           .ddelta = delta.slots(),
+                                                           .du = p.output<real>("d_u", 0, 1, 2),
+                                                           .dC = p.output<real>("d_C", 0, 1, 2),
+                                                           .dD = p.output<real>("d_D", 0, 1)},
+                          p.execution());
     delta.hand_in(p.output<real>("d_log_dt", 0));
 });
 

@@ -23,9 +23,11 @@ struct dplr_parameters {
 
     explicit dplr_parameters(problem& p)
     {
-        const auto inv_dt = p.input<double>("inv_dt", 0, 1), re = p.input<double>("A_real", 0, 1), im = p.input<double>("A_imag", 0, 1);
+        const auto inv_dt = p.input<double>("inv_dt", 0, 1), re = p.input<double>("A_real", 0, 1),
+                   im = p.input<double>("A_imag", 0, 1);
         dim = inv_dt.extent(0), steps = inv_dt.extent(1), copies = re.extent(0), state = re.extent(1);
-        if (p.flag<bool>("dt_tie", steps == 1) != (steps == 1) && state != 1) throw std::runtime_error("inv_dt does not fit dt_tie");
+        if (p.flag<bool>("dt_tie", steps == 1) != (steps == 1) && state != 1)
+            throw std::runtime_error("inv_dt does not fit dt_tie");
         if (p.flag<index>("n_ssm", copies) != copies) throw std::runtime_error("A_real does not fit n_ssm");
         for (index h = 0; h < dim; ++h) {
             for (index n = 0; n < steps; ++n) delta.push_back(std::exp(inv_dt(h, n)));
@@ -42,9 +44,11 @@ struct dplr_parameters {
     template <class E>
     void hand_in(problem& p, const view<const double, 2>& ddelta, const view<const std::complex<double>, 2>& dA) const
     {
-        const auto d_inv_dt = p.output<E>("d_inv_dt", 0, 1), d_re = p.output<E>("d_A_real", 0, 1), d_im = p.output<E>("d_A_imag", 0, 1);
+        const auto d_inv_dt = p.output<E>("d_inv_dt", 0, 1), d_re = p.output<E>("d_A_real", 0, 1),
+                   d_im = p.output<E>("d_A_imag", 0, 1);
         for (index h = 0; h < dim && d_inv_dt.data(); ++h) {
-            for (index n = 0; n < steps; ++n) d_inv_dt(h, n) = static_cast<E>(delta[static_cast<std::size_t>(h * steps + n)] * ddelta(h, n));
+            for (index n = 0; n < steps; ++n)
+                d_inv_dt(h, n) = static_cast<E>(delta[static_cast<std::size_t>(h * steps + n)] * ddelta(h, n));
         }
         for (index s = 0; s < copies; ++s) {
             for (index n = 0; n < state; ++n) {

@@ -42,8 +42,8 @@ struct layer {
         const auto disc = p.flag<std::string>("disc", diagonal ? "zoh" : "bilinear");
         if (!diagonal) {
             if (disc != "bilinear") p.descriptive("disc");  // of the diagonal kernel: this one is always bilinear
-            ssmkit::s4_step_setup(ssmkit::s4_step_setup_args<T>{.delta = delta, .A = A, .B = B, .P = P, .pole = pole.all, .gain = gain.all,
-                                                                .U = U.all, .V = V.all});
+            ssmkit::s4_step_setup(ssmkit::s4_step_setup_args<T>{
+                .delta = delta, .A = A, .B = B, .P = P, .pole = pole.all, .gain = gain.all, .U = U.all, .V = V.all});
             return;
         }
         const auto method = golden::discretization_named(disc);
@@ -65,11 +65,21 @@ struct layer {
         if (!diagonal) {
             owned<complex, 3> prepared(C.extents()), before(state.extents());
             copy<complex, 3>(view<const complex, 3>(state), before.all);
-            ssmkit::s4_setup(ssmkit::s4_setup_args<T>{.delta = parameters.delta_view(), .A = parameters.A_view(), .P = P, .C = C, .length = length,
+            ssmkit::s4_setup(ssmkit::s4_setup_args<T>{.delta = parameters.delta_view(),
+                                                      .A = parameters.A_view(),
+                                                      .P = P,
+                                                      .C = C,
+                                                      .length = length,
                                                       .out = prepared.all});
             owned<T, 3> K({channels, dim, length});
-            ssmkit::s4_kernel(ssmkit::s4_kernel_args<T>{.delta = parameters.delta_view(), .A = parameters.A_view(), .B = B, .P = P,
-                                                        .C = prepared.all, .initial_state = before.all, .K = K.all, .K_state = out.all},
+            ssmkit::s4_kernel(ssmkit::s4_kernel_args<T>{.delta = parameters.delta_view(),
+                                                        .A = parameters.A_view(),
+                                                        .B = B,
+                                                        .P = P,
+                                                        .C = prepared.all,
+                                                        .initial_state = before.all,
+                                                        .K = K.all,
+                                                        .K_state = out.all},
                               p.execution());
             for (index b = 0; b < batch; ++b) {
                 for (index c = 0; c < channels; ++c) {
@@ -87,7 +97,8 @@ struct layer {
         for (index b = 0; b < batch; ++b) {
             for (index c = 0; c < channels; ++c) {
                 for (index h = 0; h < dim; ++h) {
-                    for (index t = 0; t < length && y.data(); ++t) y(b, c * dim + h, t) = out.all(b, c, h, t) + D(c, h) * u(b, h, t);
+                    for (index t = 0; t < length && y.data(); ++t)
+                        y(b, c * dim + h, t) = out.all(b, c, h, t) + D(c, h) * u(b, h, t);
                 }
             }
         }

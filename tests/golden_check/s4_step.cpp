@@ -78,7 +78,8 @@ const golden::handler s4_length_growth("s4_length_growth", []<class T>(golden::e
 
 /// Steps an explicit system from zero, or until the file's state; outputs (batch, channels, dim, length).
 template <class T>
-void run_explicit(const ssmkit::s4_explicit& s, index h, const view<const T, 3>& u, const view<T, 4>& y, const view<std::complex<T>, 3>& last)
+void run_explicit(const ssmkit::s4_explicit& s, index h, const view<const T, 3>& u, const view<T, 4>& y,
+                  const view<std::complex<T>, 3>& last)
 {
     for (index b = 0; b < u.extent(0); ++b) {
         Eigen::VectorXcd x = Eigen::VectorXcd::Zero(s.A.rows());
@@ -103,13 +104,19 @@ const golden::handler s4_step("s4_step", []<class T>(golden::element<T>, problem
     const index dim = parameters.dim, state = parameters.state, rank = prepare.P.extent(0);
     owned<complex, 2> pole({dim, state}), gain({dim, state});
     owned<complex, 3> U({rank, dim, state}), V({rank, dim, state});
-    const ssmkit::s4_step_setup_args<real> setup{.delta = parameters.delta_view(), .A = parameters.A_view(),
-                                                 .B = golden::only(p.input<complex>("B", 0, 1, 2)), .P = prepare.P, .pole = pole.all,
-                                                 .gain = gain.all, .U = U.all, .V = V.all};
+    const ssmkit::s4_step_setup_args<real> setup{.delta = parameters.delta_view(),
+                                                 .A = parameters.A_view(),
+                                                 .B = golden::only(p.input<complex>("B", 0, 1, 2)),
+                                                 .P = prepare.P,
+                                                 .pole = pole.all,
+                                                 .gain = gain.all,
+                                                 .U = U.all,
+                                                 .V = V.all};
     ssmkit::s4_step_setup(setup);
     const auto u = p.input<real>("u", 0, 1, 2);
     const auto step = [&](const view<complex, 3>& h, const view<real, 4>& y) {
-        const ssmkit::s4_step_args<real> a{.pole = pole.all, .gain = gain.all, .U = U.all, .V = V.all, .C = prepare.C, .u = u, .h = h, .y = y};
+        const ssmkit::s4_step_args<real> a{
+            .pole = pole.all, .gain = gain.all, .U = U.all, .V = V.all, .C = prepare.C, .u = u, .h = h, .y = y};
         p.reference() ? ssmkit::reference::s4_step(a) : ssmkit::s4_step(a, p.execution());
     };
     for (const auto& mode : p.flag<std::vector<std::string>>("modes", {})) {
@@ -134,12 +141,15 @@ const golden::handler s4_step("s4_step", []<class T>(golden::element<T>, problem
         step(h.all, {});
         copy<complex, 3>(h.all, p.output<complex>("next_state", 0, 1, 2));
     }
-    const auto dA = p.output<complex>("dA", 0, 1, 2), dC = p.output<complex>("dC", 0, 1, 2), R = p.output<complex>("linear.R", 0, 1, 2);
+    const auto dA = p.output<complex>("dA", 0, 1, 2), dC = p.output<complex>("dC", 0, 1, 2),
+               R = p.output<complex>("linear.R", 0, 1, 2);
     const auto dB = p.output<complex>("dB", 0, 1), D = p.output<complex>("linear.D", 0, 1), E = p.output<complex>("linear.E", 0, 1);
     for (index h = 0; h < dim; ++h) {
         const auto s = ssmkit::s4_dense(setup, prepare.C, h);
         const ssmkit::detail::s4_transition t(setup.delta, 1, setup.A, setup.B, setup.P, h);
-        const auto narrow = [](std::complex<double> x) { return complex(static_cast<real>(x.real()), static_cast<real>(x.imag())); };
+        const auto narrow = [](std::complex<double> x) {
+            return complex(static_cast<real>(x.real()), static_cast<real>(x.imag()));
+        };
         for (index n = 0; n < 2 * state; ++n) {
             for (index m = 0; m < dA.extent(2); ++m) dA(h, n, m) = narrow(s.A(n, m));
             if (dB.data()) dB(h, n) = narrow(s.B(n, 0));

@@ -29,7 +29,8 @@ void check(const cauchy_backward_args<T>& a)
     constexpr const char* op = "cauchy_backward";
     const cauchy_args<T>& f = a.forward;
     check_cauchy_inputs(op, f);
-    const axis terms{"terms", f.v.extent(0)}, dim{"dim", f.v.extent(1)}, state{"state", f.v.extent(2)}, length{"length", f.z.extent(0)};
+    const axis terms{"terms", f.v.extent(0)}, dim{"dim", f.v.extent(1)}, state{"state", f.v.extent(2)},
+        length{"length", f.z.extent(0)};
     require_shape(op, "dout", a.dout, {terms, dim, length});
     require_shape_if_given(op, "dv", a.dv, {terms, dim, state});
     require_shape_if_given(op, "dz", a.dz, {length});

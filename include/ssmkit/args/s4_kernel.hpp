@@ -15,10 +15,10 @@ namespace ssmkit {
 ///     K_l = C̃ (I - Ā^L')^-1 Ā^l B̄               Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces",
 ///     K_state_l = C̃ (I - Ā^L')^-1 Ā^{l+1} s      arXiv:2111.00396, sections 3.2 and 3.3 and algorithm 1
 ///
-/// with A = diag(Λ, Λ̄) - Σ_r P_r P_r*, Ā and B̄ its bilinear discretisation with step Δ rate and L' = round(prepared_length / rate):
-/// at the roots of unity the kernel's transform is a few Cauchy sums and a system of `rank` equations. `state` counts conjugate
-/// pairs, of which one is given. C is the prepared map C̃ = C (I - Ā^ℓ), ℓ = prepared_length, which s4_setup makes; with it, at the
-/// step that it was made with, K_l = C Ā^l B̄.
+/// with A = diag(Λ, Λ̄) - Σ_r P_r P_r*, Ā and B̄ its bilinear discretisation with step Δ rate and L' = round(prepared_length /
+/// rate): at the roots of unity the kernel's transform is a few Cauchy sums and a system of `rank` equations. `state` counts
+/// conjugate pairs, of which one is given. C is the prepared map C̃ = C (I - Ā^ℓ), ℓ = prepared_length, which s4_setup makes;
+/// with it, at the step that it was made with, K_l = C Ā^l B̄.
 ///
 /// Step sizes and rates are double whatever T is, and poles are computed in double. Models store them transformed: see
 /// parameters.hpp; do that in double as well. Where Δ is tied over the state, delta has stride 0 there.
@@ -63,7 +63,8 @@ void check_s4_parameters(const char* op, const s4_kernel_args<T>& a, index lengt
     require_shape(op, "A", a.A, {{"copies"}, state});
     require_shape(op, "B", a.B, {copies, state});
     if (a.P.extent(0) != 0) require_shape(op, "P", a.P, {{"rank"}, copies, state});
-    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
+    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A",
+            "has copies that do not divide dim");
     require_shape_if_given(op, "initial_state", a.initial_state, {{"batch"}, dim, state});
     require(a.prepared_length >= 0, op, "prepared_length", "is negative");
     require(a.rate > 0 && a.rate < 1e9, op, "rate", "is not positive");

@@ -49,7 +49,8 @@ void check(const s4_kernel_backward_args<T>& a)
     require_distinct_elements(op, "dP", a.dP);
     require_distinct_elements(op, "dC", a.dC);
     require_distinct_elements(op, "dinitial_state", a.dinitial_state);
-    require(a.ddelta.empty() || a.ddelta.extent(0) <= 1 || a.ddelta.stride(0) != 0, op, "ddelta", "is written but has stride 0 along dim");
+    require(a.ddelta.empty() || a.ddelta.extent(0) <= 1 || a.ddelta.stride(0) != 0, op, "ddelta",
+            "is written but has stride 0 along dim");
     const named_footprint outputs[] = {named("ddelta", a.ddelta), named("dA", a.dA), named("dB", a.dB), named("dP", a.dP),
                                        named("dC", a.dC), named("dinitial_state", a.dinitial_state)};
     const named_footprint inputs[] = {named("delta", f.delta), named("A", f.A), named("B", f.B), named("P", f.P), named("C", f.C),

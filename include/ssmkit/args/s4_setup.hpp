@@ -36,16 +36,19 @@ void check(const s4_setup_args<T>& a)
     using namespace detail;
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
     constexpr const char* op = "s4_setup";
-    const axis copies{"copies", a.A.extent(0)}, channels{"channels", a.C.extent(0)}, dim{"dim", a.C.extent(1)}, state{"state", a.C.extent(2)};
+    const axis copies{"copies", a.A.extent(0)}, channels{"channels", a.C.extent(0)}, dim{"dim", a.C.extent(1)},
+        state{"state", a.C.extent(2)};
     require_shape(op, "C", a.C, {{"channels"}, {"dim"}, {"state"}});
     require_shape(op, "delta", a.delta, {dim, state});
     require_shape(op, "A", a.A, {{"copies"}, state});
     if (a.P.extent(0) != 0) require_shape(op, "P", a.P, {{"rank"}, copies, state});
     require_shape(op, "out", a.out, {channels, dim, state});
-    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
+    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A",
+            "has copies that do not divide dim");
     require(a.length >= 0, op, "length", "is negative");
     require_distinct_elements(op, "out", a.out);
-    const bool replaces = static_cast<const void*>(a.out.data()) == static_cast<const void*>(a.C.data()) && a.out.strides() == a.C.strides();
+    const bool replaces =
+        static_cast<const void*>(a.out.data()) == static_cast<const void*>(a.C.data()) && a.out.strides() == a.C.strides();
     const named_footprint outputs[] = {named("out", a.out)};
     const named_footprint inputs[] = {named("delta", a.delta), named("A", a.A), named("P", a.P),
                                       replaces ? named_footprint{"C", {}} : named("C", a.C)};

@@ -53,12 +53,14 @@ void check(const s4_step_setup_args<T>& a)
     using namespace detail;
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
     constexpr const char* op = "s4_step_setup";
-    const axis dim{"dim", a.delta.extent(0)}, state{"state", a.delta.extent(1)}, copies{"copies", a.A.extent(0)}, rank{"rank", a.P.extent(0)};
+    const axis dim{"dim", a.delta.extent(0)}, state{"state", a.delta.extent(1)}, copies{"copies", a.A.extent(0)},
+        rank{"rank", a.P.extent(0)};
     require_shape(op, "delta", a.delta, {{"dim"}, {"state"}});
     require_shape(op, "A", a.A, {{"copies"}, state});
     require_shape(op, "B", a.B, {copies, state});
     if (rank.extent != 0) require_shape(op, "P", a.P, {{"rank"}, copies, state});
-    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
+    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A",
+            "has copies that do not divide dim");
     require_shape(op, "pole", a.pole, {dim, state});
     require_shape(op, "gain", a.gain, {dim, state});
     if (rank.extent != 0) require_shape(op, "U", a.U, {rank, dim, state});
@@ -92,8 +94,8 @@ void check(const s4_step_args<T>& a)
     require_distinct_elements(op, "h", a.h);
     require_distinct_elements(op, "y", a.y);
     const named_footprint outputs[] = {named("h", a.h), named("y", a.y)};
-    const named_footprint inputs[] = {named("pole", a.pole), named("gain", a.gain), named("U", a.U), named("V", a.V), named("C", a.C),
-                                      named("u", a.u)};
+    const named_footprint inputs[] = {named("pole", a.pole), named("gain", a.gain), named("U", a.U),
+                                      named("V", a.V),       named("C", a.C),       named("u", a.u)};
     require_disjoint(op, outputs, inputs);
 }
 

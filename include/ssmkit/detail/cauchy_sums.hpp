@@ -107,10 +107,11 @@ inline constexpr index cauchy_registers = many_registers<Arch> ? (Terms > 2 ? 1 
 template <class T, class Arch>
 inline constexpr index cauchy_padding = 4 * lanes<T, Arch>;
 
-/// The sums of `Terms` numerators over one pole or more at a few registers of nodes from `first` on: real parts of a term at out, its imaginary parts
-/// at out + pitch, the next term's at out + 2 pitch.
+/// The sums of `Terms` numerators over one pole or more at a few registers of nodes from `first` on: real parts of a term at
+/// out, its imaginary parts at out + pitch, the next term's at out + 2 pitch.
 template <class Arch, index Terms, class Nodes, class T>
-[[gnu::noinline, gnu::flatten]] void cauchy_block(const Nodes& where, index first, const T* table, index record, index poles, T* out, index pitch)
+[[gnu::noinline, gnu::flatten]] void cauchy_block(const Nodes& where, index first, const T* table, index record, index poles,
+                                                  T* out, index pitch)
 {
     using V = vec<T, Arch>;
     constexpr index registers = cauchy_registers<Arch, Terms>, n = lanes<T, Arch>;

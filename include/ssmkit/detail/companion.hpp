@@ -10,7 +10,8 @@
 namespace ssmkit::detail {
 
 /// x ← A x + b u
-inline void companion_advance(const std::vector<double>& a, std::vector<double>& x, const std::vector<double>* b = nullptr, double u = 0)
+inline void companion_advance(const std::vector<double>& a, std::vector<double>& x, const std::vector<double>* b = nullptr,
+                              double u = 0)
 {
     if (x.empty()) return;
     const double last = x.back();

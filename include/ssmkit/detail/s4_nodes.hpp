@@ -40,7 +40,8 @@ struct s4_sizes {
     static s4_sizes of(const s4_kernel_args<T>& a, index length, bool states)
     {
         s4_sizes s{};
-        s.channels = a.C.extent(0), s.dim = a.C.extent(1), s.state = a.C.extent(2), s.copies = a.A.extent(0), s.rank = a.P.extent(0);
+        s.channels = a.C.extent(0), s.dim = a.C.extent(1), s.state = a.C.extent(2), s.copies = a.A.extent(0),
+        s.rank = a.P.extent(0);
         s.columns = 1 + (states ? a.initial_state.extent(0) : 0);
         s.length = length, s.transform = s4_transform_length(a, length), s.bins = s.transform / 2 + 1;
         s.padded = (s.bins + cauchy_padding<T, Arch> - 1) / cauchy_padding<T, Arch> * cauchy_padding<T, Arch>;
@@ -58,12 +59,14 @@ template <class T>
 struct s4_nodes {
     T *y, *y_low;
 
-    s4_nodes(const s4_sizes& s, arena& memory) : y(memory.take<T>(static_cast<std::size_t>(s.padded))), y_low(memory.take<T>(static_cast<std::size_t>(s.padded)))
+    s4_nodes(const s4_sizes& s, arena& memory)
+        : y(memory.take<T>(static_cast<std::size_t>(s.padded))), y_low(memory.take<T>(static_cast<std::size_t>(s.padded)))
     {
         if (y == nullptr) return;
         for (index j = 0; j < s.padded; ++j) {
             const bool finite = 2 * j < s.transform;
-            const double exact = finite ? 2 * std::tan(std::numbers::pi * static_cast<double>(j) / static_cast<double>(s.transform)) : 1;
+            const double exact =
+                finite ? 2 * std::tan(std::numbers::pi * static_cast<double>(j) / static_cast<double>(s.transform)) : 1;
             y[j] = static_cast<T>(exact);
             y_low[j] = static_cast<T>(exact - static_cast<double>(y[j]));
         }
@@ -73,11 +76,15 @@ struct s4_nodes {
 /// A channel's system in double, one of each conjugate pair.
 struct s4_system {
     using number = std::complex<double>;
-    number *pole, *left, *right, *state;  // ΔΛ (state); C and Q (left, state); ΔB, states and ΔP (right, state); s (columns - 1, state)
-    double* delta;                        // Δ rate (state)
+    number* pole;   // ΔΛ (state)
+    number* left;   // C, then Q = conj(P) (left, state)
+    number* right;  // ΔB, the states' columns, then ΔP (right, state)
+    number* state;  // s (columns - 1, state)
+    double* delta;  // Δ rate (state)
 
     s4_system(const s4_sizes& s, arena& memory)
-        : pole(memory.take<number>(static_cast<std::size_t>(s.state))), left(memory.take<number>(static_cast<std::size_t>(s.left() * s.state))),
+        : pole(memory.take<number>(static_cast<std::size_t>(s.state))),
+          left(memory.take<number>(static_cast<std::size_t>(s.left() * s.state))),
           right(memory.take<number>(static_cast<std::size_t>(s.right() * s.state))),
           state(memory.take<number>(static_cast<std::size_t>((s.columns - 1) * s.state))),
           delta(memory.take<double>(static_cast<std::size_t>(s.state)))
@@ -144,7 +151,8 @@ struct s4_sums {
     T *table, *values, *inverse;
 
     s4_sums(const s4_sizes& s, arena& memory)
-        : table(memory.take<T>(static_cast<std::size_t>(s.state * (3 + 2 * cauchy_terms) * ((s.sums() + cauchy_terms - 1) / cauchy_terms)))),
+        : table(memory.take<T>(
+              static_cast<std::size_t>(s.state * (3 + 2 * cauchy_terms) * ((s.sums() + cauchy_terms - 1) / cauchy_terms)))),
           values(memory.take<T>(static_cast<std::size_t>(2 * (s.sums() + cauchy_terms) * s4_chunk))),
           inverse(memory.take<T>(static_cast<std::size_t>(2 * s.rank * s.rank * s4_chunk)))
     {
@@ -160,7 +168,8 @@ struct s4_sums {
                 imaginary_nodes<T>::put_pole(m.pole[n], out);
                 for (index i = 0; i < terms; ++i) {
                     const index x = (first + i) / s.right(), y = (first + i) % s.right();
-                    imaginary_nodes<T>::put_numerator(m.left[x * s.state + n] * m.right[y * s.state + n], m.pole[n], out + 3 + 2 * i);
+                    imaginary_nodes<T>::put_numerator(m.left[x * s.state + n] * m.right[y * s.state + n], m.pole[n],
+                                                      out + 3 + 2 * i);
                 }
             }
         }
@@ -174,7 +183,8 @@ struct s4_sums {
         const T* in = table;
         for (index k = 0; k < s.sums(); k += cauchy_terms) {
             const index terms = std::min(cauchy_terms, s.sums() - k);
-            cauchy_sums<Arch>(imaginary_nodes<T>{nodes.y, nodes.y_low}, first, count, in, s.state, terms, values + 2 * k * s4_chunk, s4_chunk);
+            cauchy_sums<Arch>(imaginary_nodes<T>{nodes.y, nodes.y_low}, first, count, in, s.state, terms,
+                              values + 2 * k * s4_chunk, s4_chunk);
             in += s.state * (3 + 2 * terms);
         }
         invert<Arch>(s, count);
@@ -273,6 +283,13 @@ template <class V>
 [[gnu::always_inline]] inline complex_lanes<V> product(const complex_lanes<V>& a, const complex_lanes<V>& b)
 {
     return a.times(b.re, b.im);
+}
+
+/// a conj(b)
+template <class V>
+[[gnu::always_inline]] inline complex_lanes<V> conjugate_product(const complex_lanes<V>& a, const complex_lanes<V>& b)
+{
+    return a.times_conjugate(b.re, b.im);
 }
 
 }  // namespace ssmkit::detail

@@ -150,7 +150,8 @@ void s4_kernel(const s4_kernel_args<T>& a)
         for (index c = 0; c < channels; ++c) {
             for (index l = 0; l < length; ++l) {
                 a.K(c, h, l) = static_cast<T>(sums[at(c * columns * length + l)]);
-                for (index b = 0; b < batch; ++b) a.K_state(b, c, h, l) = static_cast<T>(sums[at((c * columns + 1 + b) * length + l)]);
+                for (index b = 0; b < batch; ++b)
+                    a.K_state(b, c, h, l) = static_cast<T>(sums[at((c * columns + 1 + b) * length + l)]);
             }
         }
     }

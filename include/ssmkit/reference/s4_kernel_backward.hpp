@@ -35,7 +35,8 @@ void s4_kernel_backward(const s4_kernel_backward_args<T>& a)
     for (index h = 0; h < dim; ++h) {
         const s4_full s = s4_expanded(f, h);
         const index full = s.full, columns = 1 + batch, copy = h % f.A.extent(0);
-        std::vector<s4_number> inputs(at(full * columns)), dinputs(at(full * columns)), dC(at(channels * full)), dW(at(full * full));
+        std::vector<s4_number> inputs(at(full * columns)), dinputs(at(full * columns)), dC(at(channels * full)),
+            dW(at(full * full));
         for (index k = 0; k < full; ++k) inputs[at(k * columns)] = s.delta[at(k)] * s.B[at(k)];
         for (index b = 0; b < batch; ++b) {
             const auto column = s4_state_column(f, s, b, h);
@@ -105,7 +106,8 @@ void s4_kernel_backward(const s4_kernel_backward_args<T>& a)
                 dP[at((r * f.A.extent(0) + copy) * state + k)] -= fold([&](index m) {
                     s4_number sum = 0;
                     for (index i = 0; i < full; ++i) {
-                        sum += (s.delta[at(m)] * dW[at(m * full + i)] + s.delta[at(i)] * std::conj(dW[at(i * full + m)])) * s.P[at(r * full + i)];
+                        sum += (s.delta[at(m)] * dW[at(m * full + i)] + s.delta[at(i)] * std::conj(dW[at(i * full + m)])) *
+                               s.P[at(r * full + i)];
                     }
                     return sum;
                 }, k);

@@ -11,7 +11,7 @@
 
 #include "harness.hpp"
 
-#ifdef SSMKIT_BENCH_FFTW
+#if SSMKIT_BENCH_FFTW
 #include <fftw3.h>
 #endif
 
@@ -127,7 +127,7 @@ std::string check(long_data<T>& d, const array<T>& y)
                     view<const float, 1>(array<float>(expected.begin(), expected.end()).data(), n));
 }
 
-#ifdef SSMKIT_BENCH_FFTW
+#if SSMKIT_BENCH_FFTW
 /// The same by FFTW: a batch of real transforms forth, products, and back, with the padding that it likes best.
 class fftw_pipeline {
 public:
@@ -219,7 +219,7 @@ task forward_task(const long_shape& shape, std::size_t threads)
     t.mismatch = check(*d, d->y);
     if constexpr (std::is_same_v<T, float>) {
         if (threads == 1 && !shape.channels_inner && !shape.gated) {
-#ifdef SSMKIT_BENCH_FFTW
+#if SSMKIT_BENCH_FFTW
             const auto fftw = std::make_shared<fftw_pipeline>(d);
             t.rivals.push_back({"times_fftw", [fftw] { (*fftw)(); }});
 #endif

@@ -2,20 +2,14 @@
 
 // The convolution that one builds from FFTW, where it is installed: what the library's own are compared with.
 
-#include <functional>
-
 #include "harness.hpp"
 
 #if SSMKIT_BENCH_FFTW
 #include <complex>
-#include <memory>
-#include <mutex>
 
 #include <fftw3.h>
 
 namespace bench {
-
-inline constexpr bool has_fftw = true;
 
 /// y = causal convolution of u with a kernel a channel, rows (batch, channels, length) of time-contiguous floats: plans by
 /// FFTW_MEASURE, a row at a time so that its spectrum stays in the caches, the kernels' spectra ahead of the call.
@@ -74,11 +68,5 @@ private:
 };
 
 }  // namespace bench
-
-#else
-
-namespace bench {
-inline constexpr bool has_fftw = false;
-}
 
 #endif

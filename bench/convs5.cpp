@@ -39,8 +39,14 @@ struct image_data {
         y.resize(u.size()), dA.resize(A.size()), dB.resize(B.size()), dC.resize(C.size()), du.resize(u.size());
     }
 
-    view<complex, 4> in_kernel(array<float>& k) { return {reinterpret_cast<complex*>(k.data()), s.in_size, s.in_size, s.dim, s.state}; }
-    view<complex, 4> out_kernel(array<float>& k) { return {reinterpret_cast<complex*>(k.data()), s.out_size, s.out_size, s.state, s.dim}; }
+    view<complex, 4> in_kernel(array<float>& k)
+    {
+        return {reinterpret_cast<complex*>(k.data()), s.in_size, s.in_size, s.dim, s.state};
+    }
+    view<complex, 4> out_kernel(array<float>& k)
+    {
+        return {reinterpret_cast<complex*>(k.data()), s.out_size, s.out_size, s.state, s.dim};
+    }
     view<complex, 1> poles(array<float>& k) { return {reinterpret_cast<complex*>(k.data()), s.state}; }
     view<float, 5> images(array<float>& v) { return {v.data(), s.batch, s.length, s.height, s.width, s.dim}; }
 

@@ -91,7 +91,8 @@ task ssmkit_task(const s7_shape& shape, bool backward, std::size_t threads)
     ssmkit::s7_scan(d->args());
     ssmkit::reference::s7_scan(oracle->args());
     t.mismatch = mismatch("y", d->args().y, oracle->args().y);
-    if (threads == 1 && !backward) t.rivals.push_back({"times_reference", [oracle] { ssmkit::reference::s7_scan(oracle->args()); }});
+    if (threads == 1 && !backward)
+        t.rivals.push_back({"times_reference", [oracle] { ssmkit::reference::s7_scan(oracle->args()); }});
     if (threads == 1 && backward) t.rivals.push_back({"times_forward", [d] { ssmkit::s7_scan(d->args()); }, true});
     return t;
 }

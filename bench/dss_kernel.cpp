@@ -34,7 +34,10 @@ struct dss_data {
 
     ssmkit::dss_kernel_args<float> args()
     {
-        return {.delta = {delta.data(), {dim, 2}, {1, 0}}, .A = {A.data(), state}, .W = {W.data(), 1, dim, state}, .scaling = scaling,
+        return {.delta = {delta.data(), {dim, 2}, {1, 0}},
+                .A = {A.data(), state},
+                .W = {W.data(), 1, dim, state},
+                .scaling = scaling,
                 .K = {K.data(), 1, dim, length}};
     }
 };

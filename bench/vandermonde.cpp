@@ -52,10 +52,16 @@ struct vandermonde_data {
     }
     view<E, 3> weights(array<T>& x) const { return {reinterpret_cast<E*>(x.data()), s.channels, s.dim, s.state}; }
 
-    ssmkit::vandermonde_args<T> args() { return {.log_pole = poles(), .w = weights(w), .K = {K.data(), s.channels, s.dim, s.length}}; }
+    ssmkit::vandermonde_args<T> args()
+    {
+        return {.log_pole = poles(), .w = weights(w), .K = {K.data(), s.channels, s.dim, s.length}};
+    }
     ssmkit::vandermonde_transpose_args<T> transpose_args()
     {
-        return {.log_pole = poles(), .u = {K.data(), s.channels, s.dim, s.length}, .sum = weights(sum), .weighted = weights(weighted)};
+        return {.log_pole = poles(),
+                .u = {K.data(), s.channels, s.dim, s.length},
+                .sum = weights(sum),
+                .weighted = weights(weighted)};
     }
 
     work needs(double products) const
@@ -108,7 +114,8 @@ task transpose_task(const vandermonde_shape& shape, std::size_t threads)
 }
 
 const registration here{[](std::vector<row>& rows) {
-    for (const vandermonde_shape& s : {vandermonde_shape{1, 64, 32, 4096}, {4, 16, 32, 4096}, {1, 64, 128, 1024}, {1, 63, 5, 1000}}) {
+    for (const vandermonde_shape& s :
+         {vandermonde_shape{1, 64, 32, 4096}, {4, 16, 32, 4096}, {1, 64, 128, 1024}, {1, 63, 5, 1000}}) {
         for (const std::size_t n : thread_counts()) {
             rows.push_back({"vandermonde", "ssmkit", s.name(), "f32", n, [=] { return sums_task<float>(s, n); }});
             rows.push_back({"vandermonde_transpose", "ssmkit", s.name(), "f32", n, [=] { return transpose_task<float>(s, n); }});

@@ -8,8 +8,8 @@
 namespace ssmkit {
 
 /// Bytes of scratch memory with which s5_backward(a) runs on any resource of at most this concurrency. In values of
-/// compute_t<T>: 2 state every 64 tokens of every sequence, (state + 2 dim + out) times 6 state or less for matrices, and panels
-/// of 64 (dim + out + 6 state) or, with threads, four times that for each.
+/// compute_t<T>: 2 state for every 64 tokens of every sequence, state (6 dim + 4 out) for matrices and their gradients, and 64
+/// (2 dim + out + 4 to 6 state) or, with threads, four times that for each.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s5_backward_workspace_size(const s5_backward_args<T>& a, std::size_t concurrency = 1)
 {

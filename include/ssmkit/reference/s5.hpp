@@ -23,21 +23,21 @@ void s5(const s5_args<T>& a)
                 y[static_cast<std::size_t>(t * out + o)] = a.D.data() ? a.D[o] * static_cast<real>(a.u(b, t, o)) : real(0);
             }
         }
-        for (index scan = 0; scan < detail::s5_scans(a); ++scan) {
+        for (index scan = 0; scan < ssmkit::detail::s5_scans(a); ++scan) {
             const bool backwards = a.reverse || scan == 1;
             for (index n = 0; n < state; ++n) {
                 const index column = scan * state + n;
-                auto system = detail::s5_system(a, n);
+                auto system = ssmkit::detail::s5_system(a, n);
                 complex h = a.initial_state.data() ? a.initial_state(b, column) : complex(0);
                 for (index step = 0; step < length; ++step) {
                     const index t = backwards ? length - 1 - step : step;
-                    if (a.interval.data()) system = detail::s5_system(a, n, static_cast<double>(a.interval(b, t)));
+                    if (a.interval.data()) system = ssmkit::detail::s5_system(a, n, static_cast<double>(a.interval(b, t)));
                     complex input(0);
                     for (index c = 0; c < dim; ++c) input += a.B(n, c) * static_cast<real>(a.u(b, t, c));
                     if (a.delta.data()) input *= complex(system.gain);
                     complex pole(system.pole);
                     if (a.liquid) pole += input;
-                    h = detail::s5_begins(a, b, t, backwards) ? input : pole * h + input;
+                    h = ssmkit::detail::s5_begins(a, b, t, backwards) ? input : pole * h + input;
                     for (index o = 0; o < out; ++o) y[static_cast<std::size_t>(t * out + o)] += f * (a.C(o, column) * h).real();
                 }
                 if (a.final_state.data()) a.final_state(b, column) = h;

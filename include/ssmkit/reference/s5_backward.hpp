@@ -29,7 +29,8 @@ void s5_backward(const s5_backward_args<T>& a)
             at(dA, n) += upstream.pole;
             return 0.0;
         }
-        const auto d = discretize_backward(detail::s5_rate(f, n), static_cast<double>(f.delta[n]), f.method, interval, upstream);
+        const auto d =
+            discretize_backward(ssmkit::detail::s5_rate(f, n), static_cast<double>(f.delta[n]), f.method, interval, upstream);
         const bool clipped = f.clip_eigs && static_cast<double>(f.A[n].real()) > -1e-4;
         at(dA, n) += clipped ? complex(0, d.A.imag()) : d.A;
         at(ddelta, n) += d.delta;
@@ -45,7 +46,7 @@ void s5_backward(const s5_backward_args<T>& a)
                 at(dD, o) += upstream * static_cast<double>(static_cast<real>(f.u(b, t, o)));
             }
         }
-        for (index scan = 0; scan < detail::s5_scans(f); ++scan) {
+        for (index scan = 0; scan < ssmkit::detail::s5_scans(f); ++scan) {
             const bool backwards = f.reverse || scan == 1;
             const auto visited = [&](index step) { return backwards ? length - 1 - step : step; };
             const auto interval = [&](index t) { return f.interval.data() ? static_cast<double>(f.interval(b, t)) : 1.0; };
@@ -54,19 +55,19 @@ void s5_backward(const s5_backward_args<T>& a)
                 at(h, 0) = f.initial_state.data() ? complex(f.initial_state(b, column)) : complex(0);
                 for (index step = 0; step < length; ++step) {
                     const index t = visited(step);
-                    const auto system = detail::s5_system(f, n, interval(t));
+                    const auto system = ssmkit::detail::s5_system(f, n, interval(t));
                     complex& sum = at(input, step) = 0;
                     for (index c = 0; c < dim; ++c)
                         sum += complex(f.B(n, c)) * static_cast<double>(static_cast<real>(f.u(b, t, c)));
                     const complex gained = system.gain * sum;
                     const complex pole = f.liquid ? system.pole + gained : system.pole;
-                    at(h, step + 1) = detail::s5_begins(f, b, t, backwards) ? gained : pole * at(h, step) + gained;
+                    at(h, step + 1) = ssmkit::detail::s5_begins(f, b, t, backwards) ? gained : pole * at(h, step) + gained;
                 }
                 complex later = a.dfinal_state.data() ? complex(a.dfinal_state(b, column)) : complex(0);
                 for (index step = length - 1; step >= 0; --step) {
                     const index t = visited(step);
-                    const auto system = detail::s5_system(f, n, interval(t));
-                    const bool begins = detail::s5_begins(f, b, t, backwards);
+                    const auto system = ssmkit::detail::s5_system(f, n, interval(t));
+                    const bool begins = ssmkit::detail::s5_begins(f, b, t, backwards);
                     complex s = later;
                     for (index o = 0; o < out; ++o) {
                         const double upstream = factor * static_cast<double>(static_cast<real>(a.dy(b, t, o)));

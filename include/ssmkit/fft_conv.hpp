@@ -232,7 +232,7 @@ std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a, std::size_t worke
 }
 
 /// The long convolution: shapes, equations and options at fft_conv_args. Throws shape_error before anything is written. Work
-/// splits over channels and batch; the result does not depend on the split, bit for bit. Kernels of up to 48 taps are
+/// splits over channels and batch; the result does not depend on the split, bit for bit. Kernels of up to 24 taps are
 /// summed as they are; of longer ones, u and k are read once, in transforms of the whole row or of pieces of it, whichever costs
 /// less, and y is written once. float results lie within 2e-6 of a double computation, relative to the largest one of the row's
 /// absolute convolution, on every instruction set.

@@ -223,8 +223,8 @@ std::size_t fft_conv_need(const fft_conv_args<T>& a, const fft_conv_setup<T, Arc
 
 }  // namespace detail
 
-/// Bytes of workspace that fft_conv takes with this many workers: spectra and rows of a few channels for each, at least
-/// 16 (length + width) bytes for float.
+/// Bytes of workspace that fft_conv takes with this many workers: spectra and rows of a few channels for each, from
+/// 8 (length + width) bytes on for float and kernels as long as the rows.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a, std::size_t workers = 1)
 {

@@ -25,7 +25,7 @@ namespace ssmkit {
 /// input-output delay", 1995, with parts of one size). Every output is summed in the same order however the samples are cut into
 /// calls: any sizes give the same bits. They differ from fft_conv's by rounding only.
 ///
-/// The constructor allocates everything, 4 width * (channels + batch) * dim numbers and some parts; calls allocate nothing, take no
+/// The constructor allocates everything, 2 width * (channels + batch) * dim numbers and some parts; calls allocate nothing, take no
 /// lock, throw nothing once their arguments fit, and don't slow down on subnormal numbers. A call that fills a part takes longer
 /// than others: about as long as part() samples' share of the whole convolution.
 template <class T, class Arch = xsimd::default_arch>

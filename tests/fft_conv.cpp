@@ -73,14 +73,20 @@ TEMPLATE_TEST_CASE("fft_conv: an impulse gives the kernel, wherever it is: nothi
     }
 }
 
-TEMPLATE_TEST_CASE("fft_conv: agrees with the reference, whatever is switched on, in any layout", "", float, double, bfloat16, float16)
+TEMPLATE_TEST_CASE("fft_conv: agrees with the reference, whatever is switched on, in any layout", "", float, double, bfloat16,
+                   float16)
 {
     for (unsigned options = 0; options < 1u << long_setup::options; ++options) {
         for (const layout inputs : all_layouts) {
             for (const layout outputs : all_layouts) {
                 const bool many = inputs == layout::column_major;
-                compare<TestType>(long_setup{.channels = 1 + index(options % 3 == 0), .dim = many ? 19 : 2, .length = 121, .width = 133,
-                                             .inputs = inputs, .outputs = outputs}.with_options(options));
+                compare<TestType>(long_setup{.channels = 1 + index(options % 3 == 0),
+                                             .dim = many ? 19 : 2,
+                                             .length = 121,
+                                             .width = 133,
+                                             .inputs = inputs,
+                                             .outputs = outputs}
+                                      .with_options(options));
             }
         }
     }
@@ -108,7 +114,8 @@ TEMPLATE_TEST_CASE("fft_conv: lengths of every kind of transform, and rows in pi
         compare<TestType>({.batch = 1, .dim = 1, .length = length, .width = 300, .reverse_width = 101, .input_gate = true,
                            .output_gate = true, .seed = 8});
         compare<TestType>({.batch = 1, .dim = 1, .length = length, .width = 90, .seed = 9});
-        compare<TestType>({.batch = 1, .dim = 1, .length = length, .width = 33, .input_gate = true, .output_gate = true, .seed = 9});
+        compare<TestType>(
+            {.batch = 1, .dim = 1, .length = length, .width = 33, .input_gate = true, .output_gate = true, .seed = 9});
     }
 }
 
@@ -170,8 +177,16 @@ TEMPLATE_TEST_CASE("fft_conv: neither threads nor the workspace change a bit", "
     for (const layout form : {layout::row_major, layout::column_major}) {
         for (const index width : {40, 700}) {
             for (const index dim : {1, 5, 33}) {
-                const long_setup s{.batch = 3, .channels = 1 + dim % 2, .dim = dim, .length = 700, .width = width, .reverse_width = width / 2,
-                                   .D = true, .input_gate = true, .inputs = form, .outputs = form};
+                const long_setup s{.batch = 3,
+                                   .channels = 1 + dim % 2,
+                                   .dim = dim,
+                                   .length = 700,
+                                   .width = width,
+                                   .reverse_width = width / 2,
+                                   .D = true,
+                                   .input_gate = true,
+                                   .inputs = form,
+                                   .outputs = form};
                 const long_problem<TestType> one(s);
                 fft_conv(one.args());
                 long_problem<TestType> several(s);
@@ -206,8 +221,17 @@ TEMPLATE_TEST_CASE("fft_conv: touches nothing outside its arguments and its work
         for (const layout form : {layout::row_major, layout::column_major}) {
             for (const index n : {1, 15, 16, 17, 90, 128, 255, 1000}) {
                 for (const bool reverse : {false, true}) {
-                    const long_setup s{.batch = 1, .dim = n < 100 ? 17 : 1, .length = n, .width = 2 * n / 3 + 1, .reverse_width = reverse ? n : 0,
-                                       .D = true, .input_gate = true, .output_gate = true, .inputs = form, .outputs = form, .edge = edge};
+                    const long_setup s{.batch = 1,
+                                       .dim = n < 100 ? 17 : 1,
+                                       .length = n,
+                                       .width = 2 * n / 3 + 1,
+                                       .reverse_width = reverse ? n : 0,
+                                       .D = true,
+                                       .input_gate = true,
+                                       .output_gate = true,
+                                       .inputs = form,
+                                       .outputs = form,
+                                       .edge = edge};
                     compare<TestType>(s);
                     const long_problem<TestType> p(s);
                     const std::size_t need = fft_conv_workspace_size(p.args());

@@ -47,7 +47,8 @@ void compare(const long_setup& s)
 
 TEST_CASE("fft_conv_backward: the reference is the derivative")
 {
-    const long_setup s{.channels = 2, .dim = 2, .length = 7, .width = 5, .reverse_width = 4, .D = true, .input_gate = true, .output_gate = true};
+    const long_setup s{
+        .channels = 2, .dim = 2, .length = 7, .width = 5, .reverse_width = 4, .D = true, .input_gate = true, .output_gate = true};
     for (const bool current : {false, true}) {
         long_setup each = s;
         each.includes_current = current;
@@ -79,14 +80,20 @@ TEST_CASE("fft_conv_backward: the reference is the derivative")
     }
 }
 
-TEMPLATE_TEST_CASE("fft_conv_backward: agrees with the reference, whatever is switched on, in any layout", "", float, double, bfloat16)
+TEMPLATE_TEST_CASE("fft_conv_backward: agrees with the reference, whatever is switched on, in any layout", "", float, double,
+                   bfloat16)
 {
     for (unsigned options = 0; options < 1u << long_setup::options; ++options) {
         for (const layout inputs : all_layouts) {
             for (const layout outputs : all_layouts) {
                 const bool many = inputs == layout::column_major;
-                compare<TestType>(long_setup{.channels = 1 + index(options % 3 == 0), .dim = many ? 19 : 2, .length = 61, .width = 73,
-                                             .inputs = inputs, .outputs = outputs}.with_options(options));
+                compare<TestType>(long_setup{.channels = 1 + index(options % 3 == 0),
+                                             .dim = many ? 19 : 2,
+                                             .length = 61,
+                                             .width = 73,
+                                             .inputs = inputs,
+                                             .outputs = outputs}
+                                      .with_options(options));
             }
         }
     }
@@ -110,15 +117,27 @@ TEMPLATE_TEST_CASE("fft_conv_backward: whole rows of every kind, and rows in pie
 {
     for (const index length : {1024, 1279, 2500, 4099}) {
         compare<TestType>({.batch = 1, .dim = 1, .length = length, .width = length, .seed = 7});
-        compare<TestType>({.batch = 2, .channels = 2, .dim = 1, .length = length, .width = 60, .reverse_width = 41, .input_gate = true,
-                           .output_gate = true, .seed = 8});
+        compare<TestType>({.batch = 2,
+                           .channels = 2,
+                           .dim = 1,
+                           .length = length,
+                           .width = 60,
+                           .reverse_width = 41,
+                           .input_gate = true,
+                           .output_gate = true,
+                           .seed = 8});
     }
 }
 
 TEST_CASE("fft_conv_backward: a gradient alone is the same as among all")
 {
     for (const index length : {200, 4000}) {
-        const long_problem<float> p({.channels = 2, .length = length, .width = 100, .reverse_width = 90, .D = true, .input_gate = true,
+        const long_problem<float> p({.channels = 2,
+                                     .length = length,
+                                     .width = 100,
+                                     .reverse_width = 90,
+                                     .D = true,
+                                     .input_gate = true,
                                      .output_gate = true});
         fft_conv_backward(p.backward_args());
         const auto alone = [&](const auto& expected, auto member) {
@@ -143,16 +162,25 @@ TEMPLATE_TEST_CASE("fft_conv_backward: neither threads nor the workspace change 
     threads pool(3);
     for (const layout form : {layout::row_major, layout::column_major}) {
         for (const index dim : {1, 33}) {
-            const long_setup s{.batch = 3, .channels = 1 + dim % 2, .dim = dim, .length = 300, .width = 200, .reverse_width = 100, .D = true,
-                               .input_gate = true, .output_gate = true, .inputs = form, .outputs = form};
+            const long_setup s{.batch = 3,
+                               .channels = 1 + dim % 2,
+                               .dim = dim,
+                               .length = 300,
+                               .width = 200,
+                               .reverse_width = 100,
+                               .D = true,
+                               .input_gate = true,
+                               .output_gate = true,
+                               .inputs = form,
+                               .outputs = form};
             const long_problem<TestType> one(s);
             fft_conv_backward(one.backward_args());
             long_problem<TestType> several(s);
             fft_conv_backward(several.backward_args(), pool);
             const auto same = [&] {
-                return same_bits(one.du, several.du) && same_bits(one.dk, several.dk) && same_bits(one.dk_reverse, several.dk_reverse) &&
-                       same_bits(one.dD, several.dD) && same_bits(one.dinput_gate, several.dinput_gate) &&
-                       same_bits(one.doutput_gate, several.doutput_gate);
+                return same_bits(one.du, several.du) && same_bits(one.dk, several.dk) &&
+                       same_bits(one.dk_reverse, several.dk_reverse) && same_bits(one.dD, several.dD) &&
+                       same_bits(one.dinput_gate, several.dinput_gate) && same_bits(one.doutput_gate, several.doutput_gate);
             };
             CHECK(same());
             for (const unsigned char garbage : {0xff, 0x7f}) {
@@ -172,8 +200,17 @@ TEMPLATE_TEST_CASE("fft_conv_backward: touches nothing outside its arguments and
     for (const guard edge : {guard::below, guard::above}) {
         for (const layout form : {layout::row_major, layout::column_major}) {
             for (const index n : {1, 15, 16, 17, 90, 128, 255}) {
-                const long_setup s{.batch = 1, .dim = n < 100 ? 17 : 1, .length = n, .width = 2 * n / 3 + 1, .reverse_width = n, .D = true,
-                                   .input_gate = true, .output_gate = true, .inputs = form, .outputs = form, .edge = edge};
+                const long_setup s{.batch = 1,
+                                   .dim = n < 100 ? 17 : 1,
+                                   .length = n,
+                                   .width = 2 * n / 3 + 1,
+                                   .reverse_width = n,
+                                   .D = true,
+                                   .input_gate = true,
+                                   .output_gate = true,
+                                   .inputs = form,
+                                   .outputs = form,
+                                   .edge = edge};
                 compare<TestType>(s);
                 const long_problem<TestType> p(s);
                 const std::size_t need = fft_conv_backward_workspace_size(p.backward_args());

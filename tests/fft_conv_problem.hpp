@@ -114,8 +114,14 @@ struct long_problem {
 
     fft_conv_backward_args<T> backward_args() const
     {
-        fft_conv_backward_args<T> x{.forward = args(), .dy = dy.view(), .du = du.view(), .dk = dk.view(), .dk_reverse = dk_reverse.view(),
-                                    .dD = dD.view(), .dinput_gate = dinput_gate.view(), .doutput_gate = doutput_gate.view()};
+        fft_conv_backward_args<T> x{.forward = args(),
+                                    .dy = dy.view(),
+                                    .du = du.view(),
+                                    .dk = dk.view(),
+                                    .dk_reverse = dk_reverse.view(),
+                                    .dD = dD.view(),
+                                    .dinput_gate = dinput_gate.view(),
+                                    .doutput_gate = doutput_gate.view()};
         x.forward.y = {};
         return x;
     }
@@ -127,8 +133,8 @@ struct long_problem {
 
     bool gaps_untouched() const
     {
-        return y.gaps_untouched() && du.gaps_untouched() && dk.gaps_untouched() && dk_reverse.gaps_untouched() && dD.gaps_untouched() &&
-               dinput_gate.gaps_untouched() && doutput_gate.gaps_untouched();
+        return y.gaps_untouched() && du.gaps_untouched() && dk.gaps_untouched() && dk_reverse.gaps_untouched() &&
+               dD.gaps_untouched() && dinput_gate.gaps_untouched() && doutput_gate.gaps_untouched();
     }
 };
 

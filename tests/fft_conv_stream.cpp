@@ -41,7 +41,8 @@ TEMPLATE_TEST_CASE("fft_conv_stream: any cut gives the whole convolution, the sa
 {
     for (const index width : {1, 2, 100, 256, 257, 700, 3000}) {
         for (const layout form : {layout::row_major, layout::strided}) {
-            const long_problem<TestType> p({.channels = 2, .dim = 2, .length = 1700, .width = width, .D = width != 100, .inputs = form});
+            const long_problem<TestType> p(
+                {.channels = 2, .dim = 2, .length = 1700, .width = width, .D = width != 100, .inputs = form});
             const auto expected = p.wide();
             reference::fft_conv(expected.args());
             auto stream = stream_of(p);
@@ -49,7 +50,8 @@ TEMPLATE_TEST_CASE("fft_conv_stream: any cut gives the whole convolution, the sa
             CHECK(relative_error(p.y, expected.y) <= budget<TestType>);
             CHECK(stream.position() == p.s.length);
             tensor<TestType, 4> y(p.y.view().extents(), form);
-            for (const std::vector<index>& sizes : {std::vector<index>{1}, {64}, {stream.part()}, {stream.part() + 1, 0, 3}, {255, 1, 600}}) {
+            for (const std::vector<index>& sizes :
+                 {std::vector<index>{1}, {64}, {stream.part()}, {stream.part() + 1, 0, 3}, {255, 1, 600}}) {
                 stream.reset();
                 play(stream, p, sizes, y.view());
                 CHECK(same_bits(y, p.y));
@@ -164,8 +166,12 @@ TEST_CASE("fft_conv_stream: empty calls, empty shapes, and what does not fit")
     };
     CHECK(complaint([&] { stream(p.u.view().slice(1, 0, 2), p.y.view()); }).find("fft_conv_stream: u has shape") == 0);
     CHECK(complaint([&] { stream(p.u.view(), p.y.view().slice(3, 0, 2)); }).find("fft_conv_stream: y has shape") == 0);
-    CHECK(complaint([&] { stream(p.u.view(), {p.u.view().data(), p.y.view().extents()}); }).find("fft_conv_stream: y overlaps u") == 0);
-    CHECK(complaint([&] { fft_conv_stream<float>(2, p.k.view(), p.D.view().slice(1, 0, 2)); }).find("fft_conv_stream: D has shape") == 0);
+    CHECK(complaint([&] {
+              stream(p.u.view(), {p.u.view().data(), p.y.view().extents()});
+          }).find("fft_conv_stream: y overlaps u") == 0);
+    CHECK(complaint([&] {
+              fft_conv_stream<float>(2, p.k.view(), p.D.view().slice(1, 0, 2));
+          }).find("fft_conv_stream: D has shape") == 0);
     CHECK(stream.position() == 0);
 }
 

@@ -45,8 +45,10 @@ std::complex<double> bin(const std::vector<double>& x, index k)
     const auto n = static_cast<index>(x.size());
     std::complex<long double> sum = 0;
     for (index t = 0; t < n; ++t) {
-        const long double angle = -2 * std::numbers::pi_v<long double> * static_cast<long double>(t * k % n) / static_cast<long double>(n);
-        sum += static_cast<long double>(x[static_cast<std::size_t>(t)]) * std::complex<long double>(std::cos(angle), std::sin(angle));
+        const long double angle =
+            -2 * std::numbers::pi_v<long double> * static_cast<long double>(t * k % n) / static_cast<long double>(n);
+        sum +=
+            static_cast<long double>(x[static_cast<std::size_t>(t)]) * std::complex<long double>(std::cos(angle), std::sin(angle));
     }
     return {static_cast<double>(sum.real()), static_cast<double>(sum.imag())};
 }

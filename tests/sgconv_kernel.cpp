@@ -143,7 +143,8 @@ TEMPLATE_TEST_CASE("sgconv_kernel: agrees with the reference, whatever is switch
     for (unsigned options = 0; options < 64; ++options) {
         for (const index length : {0, 1, 14, 16, 33, 200}) {
             compare<TestType>(sg_setup{.length = length}.with_options(options));
-            compare<TestType>(sg_setup{.scales = 5, .channels = 1, .dim = 2, .taps = 9, .length = length}.with_options(options), layout::strided);
+            compare<TestType>(sg_setup{.scales = 5, .channels = 1, .dim = 2, .taps = 9, .length = length}.with_options(options),
+                              layout::strided);
             compare<TestType>(sg_setup{.scales = 1, .taps = 1, .length = length}.with_options(options), layout::column_major);
         }
     }
@@ -200,7 +201,9 @@ TEST_CASE("sgconv_kernel: threads and workspace change no bit; nothing is alloca
     sgconv_kernel_backward(one.backward_args());
     sgconv_kernel(other.args(), {}, pool);
     sgconv_kernel_backward(other.backward_args(), {}, pool);
-    const auto same = [&] { return same_bits(one.K, other.K) && same_bits(one.dw, other.dw) && same_bits(one.ddecay, other.ddecay); };
+    const auto same = [&] {
+        return same_bits(one.K, other.K) && same_bits(one.dw, other.dw) && same_bits(one.ddecay, other.ddecay);
+    };
     CHECK(same());
     for (const unsigned char garbage : {0xff, 0x7f}) {
         std::vector<std::byte> memory(std::max(sgconv_kernel_workspace_size(other.args()),

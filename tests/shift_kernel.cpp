@@ -140,8 +140,10 @@ TEST_CASE("shift_kernel: threads and workspace change no bit; nothing is allocat
     };
     CHECK(same());
     for (const unsigned char garbage : {0xff, 0x7f}) {
-        std::vector<std::byte> memory(std::max({shift_kernel_workspace_size(other.args()), shift_chunk_workspace_size(other.chunk_args()),
-                                                shift_kernel_backward_workspace_size(other.backward_args())}), std::byte{garbage});
+        std::vector<std::byte> memory(
+            std::max({shift_kernel_workspace_size(other.args()), shift_chunk_workspace_size(other.chunk_args()),
+                      shift_kernel_backward_workspace_size(other.backward_args())}),
+            std::byte{garbage});
         CHECK(allocations_during([&] {
             shift_kernel(other.args(), memory);
             shift_kernel_backward(other.backward_args(), memory);

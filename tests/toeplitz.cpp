@@ -26,7 +26,8 @@ struct series {
         for (tensor<T, 2>* t : {&y, &du, &dv, &h}) *t = tensor<T, 2>(shape, form);
         // A series without zeros within the unit circle, whose inverse therefore stays small.
         g = tensor<T, 2>(shape, form);
-        g.fill([&](index, index t) { return static_cast<T>(t == 0 ? 1.5 : numbers.uniform(-0.4, 0.4) / static_cast<double>(t * t)); });
+        g.fill(
+            [&](index, index t) { return static_cast<T>(t == 0 ? 1.5 : numbers.uniform(-0.4, 0.4) / static_cast<double>(t * t)); });
     }
 
     series<double> wide() const
@@ -102,8 +103,10 @@ TEST_CASE("toeplitz: threads and workspace change no bit; nothing is allocated w
     toeplitz_inverse(other.inverse_args(), {}, pool);
     CHECK(same_bits(one.h, other.h));
     for (const unsigned char garbage : {0xff, 0x7f}) {
-        std::vector<std::byte> memory(std::max({toeplitz_workspace_size(other.args()), toeplitz_inverse_workspace_size(other.inverse_args()),
-                                                toeplitz_backward_workspace_size(other.backward_args())}), std::byte{garbage});
+        std::vector<std::byte> memory(
+            std::max({toeplitz_workspace_size(other.args()), toeplitz_inverse_workspace_size(other.inverse_args()),
+                      toeplitz_backward_workspace_size(other.backward_args())}),
+            std::byte{garbage});
         CHECK(allocations_during([&] {
             toeplitz(other.args(), memory);
             toeplitz_inverse(other.inverse_args(), memory);

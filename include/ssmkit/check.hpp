@@ -199,6 +199,17 @@ void require_distinct_elements(const char* op, const char* argument, const view<
     }
 }
 
+/// True if both name the same elements by the same indices.
+template <class T, class U, std::size_t Rank>
+bool same_elements(const view<T, Rank>& x, const view<U, Rank>& y)
+{
+    if (static_cast<const void*>(x.data()) != static_cast<const void*>(y.data()) || x.extents() != y.extents()) return false;
+    for (std::size_t i = 0; i < Rank; ++i) {
+        if (x.extent(i) > 1 && x.stride(i) != y.stride(i)) return false;
+    }
+    return true;
+}
+
 /// A footprint with the argument's name.
 struct named_footprint {
     const char* name;

@@ -52,7 +52,10 @@ struct fft_conv_setup {
 
     index groups() const { return (dim + group - 1) / group; }
     index parts() const { return (batch + batches - 1) / batches; }
-    std::size_t tasks() const { return batch > 0 && plan.length > 0 && channels > 0 ? static_cast<std::size_t>(groups() * parts()) : 0; }
+    std::size_t tasks() const
+    {
+        return batch > 0 && plan.length > 0 && channels > 0 ? static_cast<std::size_t>(groups() * parts()) : 0;
+    }
     index pitch() const { return (plan.length + 15) / 16 * 16; }
 };
 
@@ -92,7 +95,8 @@ fft_conv_taps<compute_t<T>, Arch> taps_of(const fft_conv_args<T>& a, index c, in
 
 /// The spectrum of kernel (c, h), divided by N; `row` is for kernels that are not numbers next to each other.
 template <class Arch, class T, class R>
-void transform_kernel(const fft_conv_args<T>& a, const fft_conv_plan& p, const negacyclic<R, Arch>& ring, index c, index h, R* row, R* out)
+void transform_kernel(const fft_conv_args<T>& a, const fft_conv_plan& p, const negacyclic<R, Arch>& ring, index c, index h, R* row,
+                      R* out)
 {
     const index N = ring.size();
     const R scale = R(1) / static_cast<R>(N);
@@ -162,7 +166,8 @@ void fft_conv_task(const fft_conv_args<T>& a, const fft_conv_setup<T, Arch>& s, 
                     if (!s.packs_output) y = a.y.pointer(b, c, h);
                 }
                 const bool around = s.streams && reinterpret_cast<std::uintptr_t>(y + first) % sizeof(vec<R, Arch>) == 0;
-                return fft_conv_target<R, Arch>{y, s.packs_output ? nullptr : dense_row<T, R>(a.output_gate, b, h), first, begin, end, around};
+                return fft_conv_target<R, Arch>{
+                    y, s.packs_output ? nullptr : dense_row<T, R>(a.output_gate, b, h), first, begin, end, around};
             };
             // Fetched while this row is transformed: reading them from memory all at once takes a quarter of a transform's time.
             const R* next = row;

@@ -38,7 +38,9 @@ struct fft_conv_backward_setup {
         packs_dy = !numbers || !dense(a.dy, 3) || !dense(f.output_gate, 2);
         adds = plan.step < plan.length;
         packs_output = !numbers || !dense(a.du, 2) || a.du.empty() || f.input_gate.data() != nullptr;
-        const auto turned = [](const auto& v, std::size_t axis) { return v.data() && v.stride(axis) == 1 && v.stride(axis + 1) != 1; };
+        const auto turned = [](const auto& v, std::size_t axis) {
+            return v.data() && v.stride(axis) == 1 && v.stride(axis + 1) != 1;
+        };
         group = turned(f.u, 1) || turned(a.dy, 2) || turned(a.du, 1) ? std::min(lanes<R, Arch>, std::max<index>(dim, 1)) : 1;
         kernels = batch > 1 ? group : 1;
     }
@@ -77,8 +79,8 @@ struct fft_conv_backward_slot {
 
 /// The gradients of the taps (c, h) from the spectrum of their sums.
 template <class Arch, class T, class R>
-void fft_conv_tap_gradients(const fft_conv_backward_args<T>& a, const fft_conv_plan& p, const negacyclic<R, Arch>& ring, index c, index h,
-                            const R* sums, R* x, R* taps)
+void fft_conv_tap_gradients(const fft_conv_backward_args<T>& a, const fft_conv_plan& p, const negacyclic<R, Arch>& ring, index c,
+                            index h, const R* sums, R* x, R* taps)
 {
     using number = complex_lanes<vec<R, Arch>>;
     const auto read = [sums](index o) { return number::load(sums + o); };
@@ -98,7 +100,8 @@ void fft_conv_tap_gradients(const fft_conv_backward_args<T>& a, const fft_conv_p
 /// Channels [h0, h0 + count) of all sequences.
 template <class Arch, class T>
 void fft_conv_backward_task(const fft_conv_backward_args<T>& a, const fft_conv_backward_setup<T, Arch>& s,
-                            const negacyclic<compute_t<T>, Arch>& ring, const fft_conv_backward_slot<T, Arch>& memory, index h0, index count)
+                            const negacyclic<compute_t<T>, Arch>& ring, const fft_conv_backward_slot<T, Arch>& memory, index h0,
+                            index count)
 {
     using R = compute_t<T>;
     using number = complex_lanes<vec<R, Arch>>;
@@ -166,9 +169,11 @@ void fft_conv_backward_task(const fft_conv_backward_args<T>& a, const fft_conv_b
                     };
                     if (last && s.wants_input) {
                         if (s.adds) {
-                            ring.template convolve<low()>(source, memory.x, product, fft_conv_target<R, Arch, true>{dv, nullptr, first, 0, p.length});
+                            ring.template convolve<low()>(source, memory.x, product,
+                                                          fft_conv_target<R, Arch, true>{dv, nullptr, first, 0, p.length});
                         } else {
-                            ring.template convolve<low()>(source, memory.x, product, fft_conv_target<R, Arch>{dv, nullptr, first, 0, p.length});
+                            ring.template convolve<low()>(source, memory.x, product,
+                                                          fft_conv_target<R, Arch>{dv, nullptr, first, 0, p.length});
                         }
                     } else {
                         ring.template forward<low()>(source, memory.x, [&](index o, const number& z) {
@@ -185,7 +190,8 @@ void fft_conv_backward_task(const fft_conv_backward_args<T>& a, const fft_conv_b
             }
             for (index t = 0; t < p.length && s.wants_gate; ++t) {
                 R sum = 0;
-                for (index c = 0; c < s.channels; ++c) sum += static_cast<R>(a.dy(b, c, h, t)) * memory.p[(c * count + i) * pitch + t];
+                for (index c = 0; c < s.channels; ++c)
+                    sum += static_cast<R>(a.dy(b, c, h, t)) * memory.p[(c * count + i) * pitch + t];
                 a.doutput_gate(b, h, t) = static_cast<T>(sum);
             }
         }

@@ -184,7 +184,8 @@ private:
     {
         using namespace detail;
         const vec<R, Arch> factor(x);
-        for (index m = 0; m < count; m += n) store(multiply_add(factor, load<R, Arch>(taps + m), load<R, Arch>(sums + m)), sums + m);
+        for (index m = 0; m < count; m += n)
+            store(multiply_add(factor, load<R, Arch>(taps + m), load<R, Arch>(sums + m)), sums + m);
     }
 
     /// Part `number` is full: its spectrum joins the others, and they all give what the next part begins with.

@@ -120,7 +120,8 @@ std::size_t long_conv_scratch(const long_conv_kernel_args<T>& a, arena* tables)
 template <class T, class Arch>
 std::size_t long_conv_tasks(const long_conv_kernel_args<T>& a)
 {
-    const index rows = a.kernel.extent(0) * a.kernel.extent(1), each = a.smoothing == long_conv_smoothing::frequency ? lanes<T, Arch> : 1;
+    const index rows = a.kernel.extent(0) * a.kernel.extent(1),
+                each = a.smoothing == long_conv_smoothing::frequency ? lanes<T, Arch> : 1;
     return a.kernel.empty() ? 0 : static_cast<std::size_t>((rows + each - 1) / each);
 }
 
@@ -138,8 +139,8 @@ std::size_t long_conv_need(const long_conv_kernel_args<T>& a, std::size_t worker
 /// Both passes: the rows smoothed, for the forward pass squashed into K; for the backward one, dK where they are not squashed to
 /// zero, smoothed by the transpose.
 template <class Arch, class T, class Exec>
-void run_long_conv(const char* op, const long_conv_kernel_args<T>& a, const view<const T, 3>& dK, const view<T, 3>& dkernel, workspace lent,
-                   Exec& exec)
+void run_long_conv(const char* op, const long_conv_kernel_args<T>& a, const view<const T, 3>& dK, const view<T, 3>& dkernel,
+                   workspace lent, Exec& exec)
 {
     constexpr index n = lanes<T, Arch>;
     const std::size_t tasks = long_conv_tasks<T, Arch>(a);
@@ -148,6 +149,12 @@ void run_long_conv(const char* op, const long_conv_kernel_args<T>& a, const view
     const scratch memory(op, lent, long_conv_need<T, Arch>(a, concurrency(exec)));
     arena all(memory.memory());
     const index length = a.kernel.extent(2), out = long_conv_length(a), dim = a.kernel.extent(1), rows = a.kernel.extent(0) * dim;
+    if (out == 0) {  // a single tap, smoothed in frequency, leaves none
+        for (index c = 0; c < dkernel.extent(0); ++c) {
+            for (index h = 0; h < dkernel.extent(1); ++h) dkernel(c, h, 0) = T(0);
+        }
+        return;
+    }
     const auto run = [&](auto&& task_of) {
         arena sizes;
         sizes.take<T>(long_conv_scratch<T, Arch>(a, nullptr));
@@ -192,7 +199,8 @@ void run_long_conv(const char* op, const long_conv_kernel_args<T>& a, const view
         for (index l = 0; l < length; ++l) padded[half + l] = a.kernel(c, h, l);
         long_conv_means<Arch>(padded, window, k, length);
         if (!backward) {
-            for_each_lanes<T, Arch>(length, [&](auto range) { range.store(squashed<Arch>(range.load(static_cast<const T*>(k)), a.lambda), k); });
+            for_each_lanes<T, Arch>(
+                length, [&](auto range) { range.store(squashed<Arch>(range.load(static_cast<const T*>(k)), a.lambda), k); });
             for (index l = 0; l < length; ++l) a.K(c, h, l) = k[l];
             return;
         }

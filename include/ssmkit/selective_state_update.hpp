@@ -221,18 +221,39 @@ template <class Arch, bool Softplus, bool Biased, class R>
     });
 }
 
-/// The same for a head with one step size and one rate: its decay, for every channel, and x.
-template <class Arch, class T, class R>
-[[gnu::noinline, gnu::flatten]] void prepare_tied_step(const selective_state_update_args<T>& a, R delta, index head, const R* u,
-                                                       index count, R* decay, R* x)
-{
+/// Heads whose step sizes and decays are prepared at once: one by one, each would wait for the latency of softplus and exp2.
+inline constexpr index update_heads = 64;
+
+/// Heads with one step size and one rate each.
+template <class Arch, class T>
+struct tied_steps {
+    using R = compute_t<T>;
     using v = vec<R, Arch>;
-    const v raw(a.delta_bias.data() ? delta + a.delta_bias(head, 0) : delta);
-    const v step = a.delta_softplus ? softplus(raw) : raw;
-    const v factor = fast_exp2(step * v(R(log2_e)) * v(a.A.extent(2) ? *a.A.pointer(head) : R(0)));
+    alignas(64) R step[update_heads], decay[update_heads];
+
+    /// Heads first ... first + count - 1 of row b.
+    [[gnu::noinline, gnu::flatten]] void prepare(const selective_state_update_args<T>& a, index b, index first, index count)
+    {
+        const bool states = a.A.extent(2) > 0;
+        for (index i = 0; i < count; ++i) {
+            step[i] = static_cast<R>(a.delta(b, first + i, 0)) + (a.delta_bias.data() ? a.delta_bias(first + i, 0) : R(0));
+            decay[i] = states ? *a.A.pointer(first + i) : R(0);
+        }
+        for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
+            const v raw = range.load(step), size = a.delta_softplus ? softplus(raw) : raw;
+            range.store(size, step);
+            range.store(fast_exp2(size * v(R(log2_e)) * range.load(decay)), decay);
+        });
+    }
+};
+
+/// Every channel's decay, and x <- step u.
+template <class Arch, class R>
+[[gnu::noinline, gnu::flatten]] void spread_step(R decay, R step, const R* u, index count, R* rate, R* x)
+{
     for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) {
-        range.store(factor, decay);
-        range.store(step * range.load(u), x);
+        range.store(vec<R, Arch>(decay), rate);
+        range.store(vec<R, Arch>(step) * range.load(u), x);
     });
 }
 
@@ -248,10 +269,10 @@ template <class Arch, bool Skip, bool Gated, class R>
     });
 }
 
-/// One step of channels c0 ... c0 + count - 1 of a head, all of one group.
+/// One step of channels c0 ... c0 + count - 1 of a head, all of one group; `tied` is its entry in the heads' steps, if it has one.
 template <class Arch, class T>
 void update_chunk_of_head(const selective_state_update_args<T>& a, index b, index entry, index head, index group, index c0,
-                          index count, bool tied)
+                          index count, const tied_steps<Arch, T>* tied, index in_steps)
 {
     using R = compute_t<T>;
     alignas(64) R rate[update_chunk], x[update_chunk], y[update_chunk], copy[3][update_chunk];
@@ -261,7 +282,7 @@ void update_chunk_of_head(const selective_state_update_args<T>& a, index b, inde
     const auto channels_of = [&](const view<const R, 2>& values) { return values.data() ? values.pointer(head, c0) : nullptr; };
     const R* const u = row(a.u.pointer(b, head, c0), a.u.stride(2), copy[0]);
     if (tied) {
-        prepare_tied_step<Arch>(a, static_cast<R>(a.delta(b, head, 0)), head, u, count, rate, x);
+        spread_step<Arch>(tied->decay[in_steps], tied->step[in_steps], u, count, rate, x);
     } else {
         const R* const bias = row(channels_of(a.delta_bias), a.delta_bias.stride(1), copy[1]);
         with_constants(a.delta_softplus, bias != nullptr, [&](auto softplus, auto biased) {
@@ -307,26 +328,46 @@ void selective_state_update(const selective_state_update_args<T>& a, Exec&& exec
     const index batch = a.u.extent(0), nheads = a.u.extent(1), headdim = a.u.extent(2);
     const index group_heads = std::max(index{1}, nheads / std::max(index{1}, a.B.extent(1)));
     const index group_channels = std::max(index{1}, headdim / std::max(index{1}, a.B.extent(1)));
-    const index parts = (headdim + update_chunk - 1) / update_chunk;
     // Mamba-2: one rate a head and one step size a head make one decay.
     const bool tied = a.A.stride(1) == 0 && a.A.stride(2) == 0 && a.delta.stride(2) == 0 &&
                       (a.delta_bias.data() == nullptr || a.delta_bias.stride(1) == 0);
-    run_tasks(exec, static_cast<std::size_t>(batch * nheads * parts), [&](std::size_t task, std::size_t) {
-        const flush_denormals guard;
-        const index part = static_cast<index>(task) % parts, row = static_cast<index>(task) / parts;
-        const index b = row / nheads, head = row % nheads;
+    // An item is a head, or a part of one if its channels have steps of their own.
+    const auto update = [&](index b, index head, index begin, index end, const tied_steps<Arch, T>* steps, index in_steps) {
         const index entry = a.state_batch_indices.data() ? index{a.state_batch_indices[b]} : b;
-        const index end = std::min(headdim, (part + 1) * update_chunk);
-        for (index c = part * update_chunk; c < end;) {
+        if (entry < 0) {
+            for (index i = begin; i < end; ++i) a.y(b, head, i) = T(compute_t<T>(0));
+            return;
+        }
+        for (index c = begin; c < end;) {
             // A group is of whole heads, but a single head may be cut into groups.
             const index group = nheads == 1 ? c / group_channels : head / group_heads;
-            const index count = nheads == 1 ? std::min(end, (group + 1) * group_channels) - c : end - c;
-            if (entry < 0) {
-                for (index i = c; i < c + count; ++i) a.y(b, head, i) = T(compute_t<T>(0));
-            } else {
-                update_chunk_of_head<Arch>(a, b, entry, head, group, c, count, tied);
-            }
+            const index rest = nheads == 1 ? std::min(end, (group + 1) * group_channels) - c : end - c;
+            const index count = std::min(rest, update_chunk);
+            update_chunk_of_head<Arch>(a, b, entry, head, group, c, count, steps, in_steps);
             c += count;
+        }
+    };
+    const index parts = tied ? 1 : (headdim + update_chunk - 1) / update_chunk;
+    const index items = batch * nheads * parts, slots = static_cast<index>(concurrency(exec));
+    // Few tasks of many items: to set the processor's mode ends what it does ahead of time, the next item's loads among them.
+    const index tasks = std::min(items, slots > 1 ? 4 * slots : 1);
+    run_tasks(exec, static_cast<std::size_t>(tasks), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
+        const index first = items * static_cast<index>(task) / tasks, last = items * static_cast<index>(task + 1) / tasks;
+        if (!tied) {
+            for (index item = first; item < last; ++item) {
+                const index c = item % parts * update_chunk, row = item / parts;
+                update(row / nheads, row % nheads, c, std::min(headdim, c + update_chunk), nullptr, 0);
+            }
+            return;
+        }
+        tied_steps<Arch, T> steps;
+        for (index item = first; item < last;) {
+            const index b = item / nheads, head = item % nheads;
+            const index count = std::min({last - item, nheads - head, update_heads});
+            steps.prepare(a, b, head, count);
+            for (index i = 0; i < count; ++i) update(b, head + i, 0, headdim, &steps, i);
+            item += count;
         }
     });
 }

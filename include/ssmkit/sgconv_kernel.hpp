@@ -75,7 +75,9 @@ template <class Arch, class T>
             const V start(x), slope(rise * share);
             for_each_lanes<T, Arch>(room, [&](auto range) {
                 const V offset = ramp + V(static_cast<T>(range.first));
-                range.store(range.load(static_cast<const T*>(k + at)) + (before == after ? start : multiply_add(slope, offset, start)), k + at);
+                range.store(
+                    range.load(static_cast<const T*>(k + at)) + (before == after ? start : multiply_add(slope, offset, start)),
+                    k + at);
             });
         });
     }
@@ -98,7 +100,8 @@ struct sgconv_slot {
 
 /// All rows: f(slot's memory, h, decays or null).
 template <class Arch, class T, class Exec, class F>
-void sgconv_rows(const char* op, const sgconv_kernel_args<T>& a, index length, bool backward, workspace lent, std::size_t need, Exec& exec, F&& f)
+void sgconv_rows(const char* op, const sgconv_kernel_args<T>& a, index length, bool backward, workspace lent, std::size_t need,
+                 Exec& exec, F&& f)
 {
     const index samples = std::max(sgconv_samples(a), length), dim = a.w.extent(2);
     const scratch memory(op, lent, need);
@@ -124,7 +127,8 @@ std::size_t sgconv_need(const sgconv_kernel_args<T>& a, index length, bool backw
 {
     arena sizes;
     sizes.take<T>(a.decay.data() ? static_cast<std::size_t>(std::max(sgconv_samples(a), length)) : 0);
-    for (std::size_t i = 0; i < std::min(workers, static_cast<std::size_t>(a.w.extent(2))); ++i) sgconv_slot<T>(a, length, backward, sizes);
+    for (std::size_t i = 0; i < std::min(workers, static_cast<std::size_t>(a.w.extent(2))); ++i)
+        sgconv_slot<T>(a, length, backward, sizes);
     return sizes.size();
 }
 

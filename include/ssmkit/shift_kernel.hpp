@@ -66,7 +66,8 @@ std::size_t shift_kernel_workspace_size(const shift_kernel_args<T>& a, std::size
     using namespace detail;
     arena sizes;
     sizes.take<T>(static_cast<std::size_t>(a.C.size()));
-    sizes.take<std::byte>(fft_conv_workspace_size<Arch>(shift_correlation<T>(a.C, a.B, shift_correlation_buffer<T>(a.C, nullptr)), workers));
+    sizes.take<std::byte>(
+        fft_conv_workspace_size<Arch>(shift_correlation<T>(a.C, a.B, shift_correlation_buffer<T>(a.C, nullptr)), workers));
     return sizes.size();
 }
 
@@ -98,7 +99,8 @@ std::size_t shift_kernel_backward_workspace_size(const shift_kernel_backward_arg
     using namespace detail;
     arena sizes;
     sizes.take<T>(static_cast<std::size_t>(a.C.size()));
-    sizes.take<std::byte>(fft_conv_backward_workspace_size<Arch>(shift_gradients<T>(a, shift_correlation_buffer<T>(a.C, nullptr)), workers));
+    sizes.take<std::byte>(
+        fft_conv_backward_workspace_size<Arch>(shift_gradients<T>(a, shift_correlation_buffer<T>(a.C, nullptr)), workers));
     return sizes.size();
 }
 

@@ -89,7 +89,8 @@ std::size_t toeplitz_inverse_workspace_size(const toeplitz_inverse_args<T>& a, s
     std::size_t largest = 0;
     for (index m = toeplitz_inverse_start; m < length; m *= 2) {
         const toeplitz_inverse_step<T> step(a, m, nullptr);
-        largest = std::max({largest, fft_conv_workspace_size<Arch>(step.product, workers), fft_conv_workspace_size<Arch>(step.correction, workers)});
+        largest = std::max({largest, fft_conv_workspace_size<Arch>(step.product, workers),
+                            fft_conv_workspace_size<Arch>(step.correction, workers)});
     }
     arena sizes;
     sizes.take<T>(length > toeplitz_inverse_start ? static_cast<std::size_t>(rows * length) : 0);

@@ -39,6 +39,9 @@ public:
         return block;
     }
 
+    /// Bytes taken so far, a multiple of the alignment.
+    std::size_t taken() const { return used_; }
+
     /// Bytes needed for all that was taken, wherever the memory starts.
     std::size_t size() const { return used_ == 0 ? 0 : used_ + alignment; }
 

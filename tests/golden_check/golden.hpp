@@ -98,6 +98,9 @@ public:
         (flags_used_.insert(names), ...);
     }
 
+    /// A tensor that is stored for information only.
+    void ignored(const std::string& name) { tensors_used_.insert(name); }
+
     /// The tensor as a view whose axis i is axis axes[i] of the file; empty if the file has none of this name. Where E
     /// is complex, the pairs (re, im) are the last axis of the file, not named among the axes, or lie interleaved along
     /// it.

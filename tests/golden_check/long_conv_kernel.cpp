@@ -14,7 +14,7 @@ const golden::handler longconv_kernel("longconv_kernel", []<class T>(golden::ele
     const ssmkit::long_conv_kernel_args<R> forward{
         .kernel = p.input<R>("kernel", 0, 1, 2),
         .lambda = static_cast<R>(p.flag<double>("lam")),
-        .smoothing = !smooth ? none : in_frequency ? frequency : time,
+        .smoothing = !smooth ? none : in_frequency ? frequency : ssmkit::long_conv_smoothing::time,
         .window = p.flag<ssmkit::index>("window", 1),
         .K = p.output<R>("K", 0, 1, 2),
     };

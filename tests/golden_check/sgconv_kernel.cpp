@@ -46,7 +46,8 @@ const golden::handler sgconv_kernel("sgconv_kernel", []<class T>(golden::element
     while (p.has("w" + std::to_string(scales))) ++scales;
     const auto first = p.input<R>("w0", 0, 1, 2);
     const index channels = first.extent(0), dim = first.extent(1), taps = first.extent(2);
-    std::vector<R> w(static_cast<std::size_t>(scales * channels * dim * taps)), dw(w.size()), multipliers(static_cast<std::size_t>(dim));
+    std::vector<R> w(static_cast<std::size_t>(scales * channels * dim * taps)), dw(w.size()),
+        multipliers(static_cast<std::size_t>(dim));
     const view<R, 4> all(w, scales, channels, dim, taps), gradients(dw, scales, channels, dim, taps);
     const auto copy = [&](const auto& from, const auto& to) {
         for (index c = 0; c < channels; ++c) {
@@ -74,7 +75,8 @@ const golden::handler sgconv_kernel("sgconv_kernel", []<class T>(golden::element
     if (!p.has("dout")) return;
     const ssmkit::sgconv_kernel_backward_args<R> backward{
         .forward = forward, .dK = p.input<R>("dout", 0, 1, 2), .dw = gradients, .ddecay = p.output<R>("d_decay", 0)};
-    p.reference() ? ssmkit::reference::sgconv_kernel_backward(backward) : ssmkit::sgconv_kernel_backward(backward, {}, p.execution());
+    p.reference() ? ssmkit::reference::sgconv_kernel_backward(backward)
+                  : ssmkit::sgconv_kernel_backward(backward, {}, p.execution());
     for (index i = 0; i < scales; ++i) copy(gradients[i], p.output<R>("d_w" + std::to_string(i), 0, 1, 2));
 });
 

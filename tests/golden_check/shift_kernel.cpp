@@ -25,7 +25,8 @@ const golden::handler shift_kernel("shift_kernel", []<class T>(golden::element<T
                 .y = {y.pointer(0, 0, 0, t), {y.extent(0), y.extent(1), y.extent(2)}, {y.stride(0), y.stride(1), y.stride(2)}}};
             p.reference() ? ssmkit::reference::shift_update(step) : ssmkit::shift_update(step);
         }
-        const ssmkit::shift_chunk_args<R> chunk{.B = B, .u = u, .initial_state = state, .final_state = p.output<R>("next_state", 0, 1, 2)};
+        const ssmkit::shift_chunk_args<R> chunk{
+            .B = B, .u = u, .initial_state = state, .final_state = p.output<R>("next_state", 0, 1, 2)};
         p.reference() ? ssmkit::reference::shift_chunk(chunk) : ssmkit::shift_chunk(chunk, {}, p.execution());
     }
     if (!p.has("dout")) return;

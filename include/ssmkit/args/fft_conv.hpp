@@ -71,7 +71,8 @@ void check(const fft_conv_args<T>& a)
     using namespace detail;
     constexpr const char* op = "fft_conv";
     check_fft_conv_inputs(op, a);
-    require_shape(op, "y", a.y, {{"batch", a.u.extent(0)}, {"channels", a.k.extent(0)}, {"dim", a.u.extent(1)}, {"length", a.u.extent(2)}});
+    require_shape(op, "y", a.y,
+                  {{"batch", a.u.extent(0)}, {"channels", a.k.extent(0)}, {"dim", a.u.extent(1)}, {"length", a.u.extent(2)}});
     require_distinct_elements(op, "y", a.y);
     const named_footprint outputs[] = {named("y", a.y)};
     const named_footprint inputs[] = {named("u", a.u), named("k", a.k), named("k_reverse", a.k_reverse), named("D", a.D),

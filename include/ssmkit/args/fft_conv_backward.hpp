@@ -43,8 +43,10 @@ void check(const fft_conv_backward_args<T>& a)
     require_shape_if_given(op, "dinput_gate", a.dinput_gate, {batch, dim, length});
     require_shape_if_given(op, "doutput_gate", a.doutput_gate, {batch, dim, length});
     require(a.dk_reverse.data() == nullptr || f.k_reverse.data() != nullptr, op, "dk_reverse", "is asked for without k_reverse");
-    require(a.dinput_gate.data() == nullptr || f.input_gate.data() != nullptr, op, "dinput_gate", "is asked for without input_gate");
-    require(a.doutput_gate.data() == nullptr || f.output_gate.data() != nullptr, op, "doutput_gate", "is asked for without output_gate");
+    require(a.dinput_gate.data() == nullptr || f.input_gate.data() != nullptr, op, "dinput_gate",
+            "is asked for without input_gate");
+    require(a.doutput_gate.data() == nullptr || f.output_gate.data() != nullptr, op, "doutput_gate",
+            "is asked for without output_gate");
     require_distinct_elements(op, "du", a.du);
     require_distinct_elements(op, "dk", a.dk);
     require_distinct_elements(op, "dk_reverse", a.dk_reverse);

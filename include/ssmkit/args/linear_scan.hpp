@@ -54,17 +54,6 @@ template <class T>
 inline constexpr bool linear_scan_element =
     storage_element<T> || std::is_same_v<T, std::complex<float>> || std::is_same_v<T, std::complex<double>>;
 
-/// True if both name the same elements by the same indices.
-template <class T, class U, std::size_t Rank>
-bool same_elements(const view<T, Rank>& x, const view<U, Rank>& y)
-{
-    if (static_cast<const void*>(x.data()) != static_cast<const void*>(y.data()) || x.extents() != y.extents()) return false;
-    for (std::size_t i = 0; i < Rank; ++i) {
-        if (x.extent(i) > 1 && x.stride(i) != y.stride(i)) return false;
-    }
-    return true;
-}
-
 }  // namespace detail
 
 /// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps another output or an input other

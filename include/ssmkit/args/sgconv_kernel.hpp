@@ -75,7 +75,8 @@ void check_sgconv_inputs(const char* op, const sgconv_kernel_args<T>& a)
     const axis channels{"channels", a.w.extent(1)}, dim{"dim", a.w.extent(2)};
     require_shape(op, "w", a.w, {{"scales"}, {"channels"}, {"dim"}, {"taps"}});
     require(a.w.extent(3) >= 1, op, "w", "has no taps");
-    require(a.init_scale >= 0 && a.w.extent(0) + a.init_scale <= 48, op, "init_scale", "and the scales of w are not 0 to 48 doublings");
+    require(a.init_scale >= 0 && a.w.extent(0) + a.init_scale <= 48, op, "init_scale",
+            "and the scales of w are not 0 to 48 doublings");
     require_shape_if_given(op, "multiplier", a.multiplier, {dim});
     require_shape_if_given(op, "decay", a.decay, {dim});
     require_shape_if_given(op, "norm", a.norm, {channels, dim});
@@ -97,7 +98,8 @@ void check(const sgconv_kernel_args<T>& a)
     require_distinct_elements(op, "K", a.K);
     require_distinct_elements(op, "new_norm", a.new_norm);
     const named_footprint outputs[] = {named("K", a.K), named("new_norm", a.new_norm)};
-    const named_footprint inputs[] = {named("w", a.w), named("multiplier", a.multiplier), named("decay", a.decay), named("norm", a.norm)};
+    const named_footprint inputs[] = {named("w", a.w), named("multiplier", a.multiplier), named("decay", a.decay),
+                                      named("norm", a.norm)};
     require_disjoint(op, outputs, inputs);
 }
 
@@ -116,8 +118,8 @@ void check(const sgconv_kernel_backward_args<T>& a)
     require_distinct_elements(op, "dw", a.dw);
     require_distinct_elements(op, "ddecay", a.ddecay);
     const named_footprint outputs[] = {named("dw", a.dw), named("ddecay", a.ddecay)};
-    const named_footprint inputs[] = {named("w", f.w), named("multiplier", f.multiplier), named("decay", f.decay), named("norm", f.norm),
-                                      named("dK", a.dK)};
+    const named_footprint inputs[] = {named("w", f.w), named("multiplier", f.multiplier), named("decay", f.decay),
+                                      named("norm", f.norm), named("dK", a.dK)};
     require_disjoint(op, outputs, inputs);
 }
 

@@ -249,7 +249,10 @@ public:
         for (index j = n_; j < m; ++j) number{V(T(0)), V(T(0))}.store(x + record * j);
         T* const spectrum = fft_.template run<V>(x, y);
         for (index j = 0; j < m; ++j) {  // with the parts exchanged, so that the transform forth is the one back
-            number::load(spectrum + record * j).times(V(filter_[2 * j]), V(filter_[2 * j + 1])).swapped().store(spectrum + record * j);
+            number::load(spectrum + record * j)
+                .times(V(filter_[2 * j]), V(filter_[2 * j + 1]))
+                .swapped()
+                .store(spectrum + record * j);
         }
         T* const result = fft_.template run<V>(spectrum, spectrum == x ? y : x);
         for (index j = 0; j < n_; ++j) {

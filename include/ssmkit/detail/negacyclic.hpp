@@ -203,7 +203,9 @@ private:
     [[gnu::always_inline]] static void split(number (&x)[static_cast<std::size_t>(R)], const T* w)
     {
         const auto root = [&](index i) { return number{V(w[2 * i]), V(w[2 * i + 1])}; };
-        const auto times = [](const number& a, const number& b) { return Real ? number{a.re * b.re, a.re * b.im} : a.times(b.re, b.im); };
+        const auto times = [](const number& a, const number& b) {
+            return Real ? number{a.re * b.re, a.re * b.im} : a.times(b.re, b.im);
+        };
         if constexpr (R == 4) {
             split4<Real>(x, root(0), root(1));
         } else if constexpr (R == 2) {

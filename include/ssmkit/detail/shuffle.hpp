@@ -78,6 +78,20 @@ template <class T, class Arch>
     return r[0];
 }
 
+/// The sum of the lanes of one register, in the order of additions that sum_each has.
+template <class T, class Arch>
+[[gnu::always_inline]] inline T sum_in_order(vec<T, Arch> x)
+{
+    using reg = typename vec<T, Arch>::register_type;
+    for_each_block_size<T, Arch>([&](auto distance) {
+        [&]<index... L>(std::integer_sequence<index, L...>) {
+            const reg r = x;
+            x = x + vec<T, Arch>(reg(__builtin_shufflevector(r, r, static_cast<int>(L ^ distance)...)));
+        }(std::make_integer_sequence<index, lanes<T, Arch>>{});
+    });
+    return x.get(0);
+}
+
 /// Loads `lanes` records of N neighbouring elements each: element k of every record into out[k].
 template <index N, class T, class Arch>
 [[gnu::always_inline]] inline void load_records(const T* p, vec<T, Arch> (&out)[static_cast<std::size_t>(N)])

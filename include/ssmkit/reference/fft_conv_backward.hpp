@@ -40,7 +40,8 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a)
                     }
                     gate += static_cast<C>(a.dy(b, c, h, t)) * p;
                 }
-                if (a.du.data()) a.du(b, h, t) = static_cast<T>(f.input_gate.data() ? dv * static_cast<C>(f.input_gate(b, h, t)) : dv);
+                if (a.du.data())
+                    a.du(b, h, t) = static_cast<T>(f.input_gate.data() ? dv * static_cast<C>(f.input_gate(b, h, t)) : dv);
                 if (a.dinput_gate.data()) a.dinput_gate(b, h, t) = static_cast<T>(dv * static_cast<C>(f.u(b, h, t)));
                 if (a.doutput_gate.data()) a.doutput_gate(b, h, t) = static_cast<T>(gate);
             }

@@ -10,10 +10,12 @@
 namespace ssmkit::reference {
 namespace long_conv {
 
-/// Smoothing is linear: out_i = Σ_j M_ij in_j. Calls f(i, j, M_ij) for what is not known to be zero.
-template <class T, class F>
-void smoothing_matrix(const long_conv_kernel_args<T>& a, F&& f)
+/// Smoothing is linear, out_i = Σ_j M_ij in_j: M, row by row.
+template <class T>
+std::vector<double> smoothing_matrix(const long_conv_kernel_args<T>& a)
 {
+    std::vector<double> matrix(static_cast<std::size_t>(a.kernel.extent(2) * detail::long_conv_length(a)));
+    const auto f = [&](index i, index j, double m) { matrix[static_cast<std::size_t>(i * a.kernel.extent(2) + j)] = m; };
     const index length = a.kernel.extent(2), out = detail::long_conv_length(a), half = a.window / 2;
     for (index i = 0; i < out; ++i) {
         for (index j = 0; j < length; ++j) {
@@ -39,6 +41,22 @@ void smoothing_matrix(const long_conv_kernel_args<T>& a, F&& f)
             }
         }
     }
+    return matrix;
+}
+
+/// A row, smoothed.
+template <class T>
+std::vector<T> smoothed(const std::vector<double>& matrix, const long_conv_kernel_args<T>& a, index c, index h)
+{
+    const index length = a.kernel.extent(2);
+    std::vector<T> out(static_cast<std::size_t>(detail::long_conv_length(a)));
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        for (index j = 0; j < length; ++j) {
+            const double m = matrix[i * static_cast<std::size_t>(length) + static_cast<std::size_t>(j)];
+            if (m != 0) out[i] += static_cast<T>(m) * a.kernel(c, h, j);  // of what is out of reach, not even a NaN counts
+        }
+    }
+    return out;
 }
 
 }  // namespace long_conv
@@ -47,10 +65,10 @@ template <class T>
 void long_conv_kernel(const long_conv_kernel_args<T>& a)
 {
     check(a);
+    const std::vector<double> matrix = long_conv::smoothing_matrix(a);
     for (index c = 0; c < a.K.extent(0); ++c) {
         for (index h = 0; h < a.K.extent(1); ++h) {
-            std::vector<T> smooth(static_cast<std::size_t>(a.K.extent(2)));
-            long_conv::smoothing_matrix(a, [&](index i, index j, double m) { smooth[static_cast<std::size_t>(i)] += static_cast<T>(m) * a.kernel(c, h, j); });
+            const std::vector<T> smooth = long_conv::smoothed(matrix, a, c, h);
             for (index l = 0; l < a.K.extent(2); ++l) {
                 const T k = smooth[static_cast<std::size_t>(l)], size = std::abs(k) - a.lambda;
                 a.K(c, h, l) = size <= T(0) ? T(0) : std::copysign(size, k);
@@ -64,14 +82,19 @@ void long_conv_kernel_backward(const long_conv_kernel_backward_args<T>& a)
 {
     check(a);
     const long_conv_kernel_args<T>& f = a.forward;
-    for (index c = 0; c < a.dK.extent(0); ++c) {
-        for (index h = 0; h < a.dK.extent(1); ++h) {
-            std::vector<T> smooth(static_cast<std::size_t>(a.dK.extent(2)));
-            long_conv::smoothing_matrix(f, [&](index i, index j, double m) { smooth[static_cast<std::size_t>(i)] += static_cast<T>(m) * f.kernel(c, h, j); });
-            for (index l = 0; l < a.dkernel.extent(2); ++l) a.dkernel(c, h, l) = 0;
-            long_conv::smoothing_matrix(f, [&](index i, index j, double m) {
-                if (std::abs(smooth[static_cast<std::size_t>(i)]) > f.lambda) a.dkernel(c, h, j) += static_cast<T>(m) * a.dK(c, h, i);
-            });
+    const std::vector<double> matrix = long_conv::smoothing_matrix(f);
+    const index length = a.dkernel.extent(2);
+    for (index c = 0; c < a.dkernel.extent(0); ++c) {
+        for (index h = 0; h < a.dkernel.extent(1); ++h) {
+            const std::vector<T> smooth = long_conv::smoothed(matrix, f, c, h);
+            for (index j = 0; j < length; ++j) {
+                T sum = 0;
+                for (std::size_t i = 0; i < smooth.size(); ++i) {
+                    const double m = matrix[i * static_cast<std::size_t>(length) + static_cast<std::size_t>(j)];
+                    if (std::abs(smooth[i]) > f.lambda) sum += static_cast<T>(m) * a.dK(c, h, static_cast<index>(i));
+                }
+                a.dkernel(c, h, j) = sum;
+            }
         }
     }
 }

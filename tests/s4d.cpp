@@ -1,0 +1,314 @@
+#include <ssmkit/s4d.hpp>
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <ssmkit/reference/s4d.hpp>
+
+#include "allocation_count.hpp"
+#include "catch.hpp"
+#include "random_problem.hpp"
+
+namespace ssmkit::testing {
+namespace {
+
+struct s4d_setup {
+    index batch = 2, length = 70, dim = 6, state = 5, copies = 3, channels = 2;
+    bool D = true, initial_state = true, reverse = false, tied = true, pairs = true;
+    s4d_discretization method = s4d_discretization::zoh;
+    double rate = 1;
+    layout form = layout::row_major;
+    guard edge = guard::none;
+    std::uint64_t seed = 1;
+
+    std::string text() const
+    {
+        std::string s;
+        for (const index i : {batch, length, dim, state, copies, channels}) s += std::to_string(i) + " ";
+        return s + "layout " + std::to_string(static_cast<int>(form)) + " seed " + std::to_string(seed);
+    }
+
+    s4d_setup with_options(unsigned bits) const
+    {
+        s4d_setup s = *this;
+        s.seed = bits + 1;
+        for (bool* flag : {&s.D, &s.initial_state, &s.reverse, &s.tied, &s.pairs}) {
+            *flag = bits & 1u;
+            bits >>= 1;
+        }
+        return s;
+    }
+    static constexpr unsigned options = 5;
+};
+
+template <class T>
+struct s4d_problem {
+    using real = compute_t<T>;
+    using complex = std::complex<real>;
+
+    s4d_setup s;
+    tensor<T, 3> u, y;
+    tensor<double, 2> delta;
+    tensor<std::complex<double>, 2> A;
+    tensor<complex, 2> B;
+    tensor<real, 2> D;
+    tensor<complex, 3> C, initial_state, final_state;
+
+    explicit s4d_problem(const s4d_setup& setup) : s(setup)
+    {
+        random numbers(s.seed);
+        const auto filled = [&]<class E, std::size_t Rank>(tensor<E, Rank>& t, const std::array<index, Rank>& extents, range r) {
+            t = tensor<E, Rank>(extents, s.form, s.edge);
+            t.fill(numbers, r);
+        };
+        filled(u, {s.batch, s.length, s.dim}, {-1, 1});
+        filled(delta, {s.dim, s.tied ? 1 : s.state}, {0.01, 0.3});
+        filled(A, {s.copies, s.state}, {-2, -0.02, -30, 30});
+        filled(B, {s.copies, s.state}, {-1, 1});
+        filled(C, {s.channels, s.dim, s.state}, {-1, 1});
+        if (s.D) filled(D, {s.channels, s.dim}, {-1, 1});
+        if (s.initial_state) filled(initial_state, {s.batch, s.dim, s.state}, {-1, 1});
+        make_outputs();
+    }
+
+    void make_outputs()
+    {
+        y = {{s.batch, s.length, s.channels * s.dim}, s.form, s.edge};
+        final_state = {{s.batch, s.dim, s.state}, s.form, s.edge};
+    }
+
+    s4d_problem(const s4d_setup& setup, std::nullptr_t) : s(setup) {}
+
+    /// The same numbers in 64 bits.
+    s4d_problem<double> wide() const
+    {
+        s4d_problem<double> w(s, nullptr);
+        w.s.form = layout::row_major;
+        w.s.edge = guard::none;
+        w.u = u.template as<double>();
+        w.delta = delta.template as<double>();
+        w.D = D.template as<double>();
+        w.A = A.template as<std::complex<double>>();
+        w.B = B.template as<std::complex<double>>();
+        w.C = C.template as<std::complex<double>>();
+        w.initial_state = initial_state.template as<std::complex<double>>();
+        w.make_outputs();
+        return w;
+    }
+
+    s4d_args<T> args() const
+    {
+        const view<const double, 2> steps = delta;
+        return {.u = u,
+                .delta = s.tied ? tied_over_state(view<const double, 1>(steps.data(), {s.dim}, {steps.stride(0)}), s.state) : steps,
+                .A = A,
+                .B = B,
+                .C = C,
+                .D = D,
+                .method = s.method,
+                .rate = s.rate,
+                .conjugate_pairs = s.pairs,
+                .initial_state = initial_state,
+                .reverse = s.reverse,
+                .y = y,
+                .final_state = final_state};
+    }
+};
+
+/// Of the largest result: for double what 70 steps of different order leave, for 16 bits the rounding of the output.
+template <class T>
+constexpr double budget = std::is_same_v<T, double> ? 1e-13 : std::is_same_v<T, float> ? 2e-6 : rounding<T>;
+
+template <class T>
+void compare(const s4d_problem<T>& p)
+{
+    INFO(p.s.text());
+    s4d(p.args());
+    const auto expected = p.wide();
+    reference::s4d(expected.args());
+    REQUIRE(relative_error(p.y, expected.y) <= budget<T>);
+    REQUIRE(relative_error(p.final_state, expected.final_state) <= std::min(budget<T>, 2e-6));
+    REQUIRE(p.y.gaps_untouched());
+    REQUIRE(p.final_state.gaps_untouched());
+}
+
+TEST_CASE("s4d: two steps by hand")
+{
+    // z = -2/3 by the bilinear method: λ = 1/2, β = 3/8.
+    const std::vector<double> u{1, 10}, delta{0.5}, D{100};
+    const std::vector<std::complex<double>> A{-4.0 / 3}, B{8.0}, C{{2.0, 1.0}}, x{4.0};
+    std::vector<double> y(2);
+    std::vector<std::complex<double>> last(1);
+    s4d_args<double> a{.u = {u, 1, 2, 1}, .delta = {delta, 1, 1}, .A = {A, 1, 1}, .B = {B, 1, 1}, .C = {C, 1, 1, 1}, .D = {D, 1, 1}};
+    a.method = s4d_discretization::bilinear;
+    a.initial_state = {x, 1, 1, 1};
+    a.y = {y, 1, 2, 1};
+    a.final_state = {last, 1, 1, 1};
+    const auto check_answer = [&](double factor) {
+        CHECK(y[0] == Approx(factor * 2 * 5 + 100));  // 4 / 2 + 3
+        CHECK(y[1] == Approx(factor * 2 * 32.5 + 1000));
+        CHECK(last[0].real() == Approx(32.5));
+    };
+    s4d(a);
+    check_answer(2);
+    reference::s4d(a);
+    check_answer(2);
+    a.conjugate_pairs = false;
+    s4d(a);
+    check_answer(1);
+}
+
+TEMPLATE_TEST_CASE("s4d: agrees with the reference, whatever is switched on", "", float, double, bfloat16, float16)
+{
+    for (unsigned options = 0; options < 1u << s4d_setup::options; ++options) {
+        for (const layout form : all_layouts) {
+            s4d_setup s = s4d_setup{.form = form}.with_options(options);
+            s.method = options % 4 < 2 ? s4d_discretization::zoh : s4d_discretization::bilinear;
+            s.rate = options % 3 == 0 ? 1 : 0.5;
+            compare(s4d_problem<TestType>(s));
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("s4d: every size", "", float, double)
+{
+    for (const layout form : {layout::row_major, layout::time_contiguous}) {
+        for (const index length : {0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 290, 1023, 1025, 1100}) {
+            for (const index state : {0, 1, 7, 8, 9, 16, 33}) {
+                s4d_setup s{.batch = 1, .length = length, .dim = 1, .state = state, .copies = 1, .channels = 1, .form = form};
+                s.edge = length % 2 ? guard::below : guard::above;
+                s.seed = static_cast<std::uint64_t>(100 * length + state);
+                compare(s4d_problem<TestType>(s));
+            }
+        }
+        for (const index dim : {0, 1, 2, 15, 16, 17, 33}) {
+            s4d_setup s{.length = 40, .dim = dim, .state = 3, .copies = 1, .channels = 1, .form = form};
+            s.edge = dim % 2 ? guard::below : guard::above;
+            compare(s4d_problem<TestType>(s));
+            s.channels = 3;
+            s.batch = dim % 3;
+            compare(s4d_problem<TestType>(s));
+        }
+    }
+}
+
+TEST_CASE("s4d: slow poles over 131072 tokens")
+{
+    s4d_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1, .form = layout::time_contiguous};
+    s4d_problem<float> p(s);
+    p.delta.fill([](index, index) { return 1e-3; });
+    p.A.fill([](index, index n) { return std::complex<double>(-0.5, 3.14159265 * static_cast<double>(n)); });
+    p.B.fill([](index, index) { return std::complex<float>(1); });
+    compare(p);
+}
+
+TEMPLATE_TEST_CASE("s4d: a sequence may be cut anywhere", "", float, double)
+{
+    for (const bool reverse : {false, true}) {
+        for (const layout form : {layout::row_major, layout::time_contiguous}) {
+            const s4d_problem<TestType> p({.length = 100, .reverse = reverse, .form = form});
+            s4d(p.args());
+            for (const index cut : {0, 1, 31, 32, 50, 99, 100}) {
+                INFO("cut at " << cut);
+                const s4d_problem<TestType> q(p.s);
+                const auto part = [&](index first, index count) {
+                    auto a = q.args();
+                    a.u = a.u.slice(1, first, count);
+                    a.y = a.y.slice(1, first, count);
+                    return a;
+                };
+                auto earlier = part(0, cut), later = part(cut, p.s.length - cut);
+                if (reverse) std::swap(earlier, later);
+                later.initial_state = later.final_state;  // in place
+                s4d(earlier);
+                s4d(later);
+                CHECK(relative_error(q.y, p.y) <= budget<TestType>);
+                CHECK(relative_error(q.final_state, p.final_state) <= budget<TestType>);
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("s4d: what is not finite reaches what depends on it and nothing else", "", float, double, bfloat16)
+{
+    for (const layout form : {layout::row_major, layout::time_contiguous}) {
+        for (const bool reverse : {false, true}) {
+            for (const index t : {0, 1, 31, 32, 47, 69}) {
+                for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+                    s4d_problem<TestType> p({.reverse = reverse, .form = form});
+                    p.u(1, t, 4) = static_cast<TestType>(static_cast<float>(value));
+                    s4d(p.args());
+                    const auto finite = [](auto x) { return std::isfinite(convert<double>(x)); };
+                    for_each_index(p.y.view(), [&](index b, index at, index column) {
+                        const bool depends = b == 1 && column % 6 == 4 && (reverse ? at <= t : at >= t);
+                        INFO(b << " " << at << " " << column << ": token " << t);
+                        REQUIRE(finite(p.y(b, at, column)) == !depends);
+                    });
+                    for_each_index(p.final_state.view(), [&](index b, index h, index n) {
+                        REQUIRE(std::isfinite(std::abs(p.final_state(b, h, n))) == !(b == 1 && h == 4));
+                    });
+                }
+            }
+            s4d_problem<TestType> p({.reverse = reverse, .form = form});
+            p.initial_state(0, 3, 2) = quiet_nan<typename s4d_problem<TestType>::complex>();
+            s4d(p.args());
+            for_each_index(p.y.view(), [&](index b, index at, index column) {
+                REQUIRE(is_nan(p.y(b, at, column)) == (b == 0 && column % 6 == 3));
+            });
+            for_each_index(p.final_state.view(), [&](index b, index h, index n) {
+                REQUIRE(is_nan(p.final_state(b, h, n)) == (b == 0 && h == 3 && n == 2));
+            });
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("s4d: threads change no bit, nor does what the workspace held", "", float, bfloat16)
+{
+    threads pool(3);
+    for (const layout form : {layout::row_major, layout::time_contiguous}) {
+        for (const index dim : {1, 2, 40}) {
+            s4d_problem<TestType> p({.length = 300, .dim = dim, .copies = 1, .form = form});
+            s4d(p.args());
+            const tensor<TestType, 3> y = p.y.template as<TestType>();
+            const auto state = p.final_state.template as<typename s4d_problem<TestType>::complex>();
+            const auto again = [&](auto&& run) {
+                p.y.fill([](auto...) { return quiet_nan<TestType>(); });
+                p.final_state.fill([](auto...) { return quiet_nan<typename s4d_problem<TestType>::complex>(); });
+                run();
+                CHECK(same_bits(p.y.view(), y.view()));
+                CHECK(same_bits(p.final_state.view(), state.view()));
+            };
+            again([&] { s4d(p.args(), pool); });
+            again([&] { s4d(p.args(), last_task_first{}); });
+            const auto a = p.args();
+            std::vector<std::byte> memory(s4d_workspace_size(a), std::byte{0xff});
+            again([&] { CHECK(allocations_during([&] { s4d(a, memory); }) == 0); });
+            memory.pop_back();
+            CHECK_THROWS_WITH(s4d(a, memory), Catch::Matchers::StartsWith("s4d: workspace has"));
+        }
+    }
+}
+
+TEST_CASE("s4d: names the argument that does not fit")
+{
+    const s4d_problem<float> p(s4d_setup{});
+    const auto rejects = [&](auto&& change, const char* text) {
+        auto a = p.args();
+        change(a);
+        CHECK_THROWS_WITH(s4d(a), Catch::Matchers::StartsWith(text));
+    };
+    rejects([](auto& a) { a.C = a.C.slice(2, 0, 4); }, "s4d: C has shape");
+    rejects([](auto& a) { a.B = a.B.slice(0, 0, 2); }, "s4d: B has shape");
+    rejects([](auto& a) { a.delta = a.delta.slice(0, 0, 5); }, "s4d: delta has shape");
+    rejects([](auto& a) { a.D = a.D.slice(1, 0, 5); }, "s4d: D has shape");
+    rejects([](auto& a) { a.y = a.y.slice(2, 0, 6); }, "s4d: y has shape");
+    rejects([](auto& a) { a.A = a.A.slice(0, 0, 0); }, "s4d: A");
+    rejects([](auto& a) { a.method = s4d_discretization::dss; }, "s4d: method is dss");
+    rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4d: initial_state has shape");
+    rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4d: y overlaps u in memory");
+}
+
+}  // namespace
+}  // namespace ssmkit::testing

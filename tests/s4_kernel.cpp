@@ -1,6 +1,7 @@
 #include <ssmkit/s4_kernel.hpp>
 #include <ssmkit/s4_kernel_backward.hpp>
 
+#include <cmath>
 #include <complex>
 #include <string>
 #include <vector>
@@ -184,6 +185,30 @@ TEMPLATE_TEST_CASE("s4_kernel: fast poles and slow ones, as HiPPO-LegS spreads t
     s4_kernel(p.args());
     reference::s4_kernel(expected.args());
     CHECK(relative_error(p.K, expected.K) <= (std::is_same_v<TestType, float> ? 2e-6 : 1e-12));
+}
+
+TEMPLATE_TEST_CASE("s4_kernel: poles beside nodes, as LegT and the Fourier measures have them", "", float, double)
+{
+    // Re Λ = -1e-4 and Im Λ on nodes: |E| is some 1e-5 there, and sums differentiated one by one would agree to 1e-6 in double.
+    // For float, of whose kernels even the sums lose eps / |E|, ten times as far.
+    s4_problem<TestType> p({.dim = 1, .state = 4, .copies = 1, .length = 32});
+    constexpr bool single = std::is_same_v<TestType, float>;
+    p.delta.fill([](auto...) { return 0.1; });
+    p.A.fill([](index, index n) {
+        const double y = 2 * std::tan(3.14159265358979324 * static_cast<double>(3 * n + 1) / 32);
+        return std::complex<double>(single ? -1e-3 : -1e-4, -y / 0.1);
+    });
+    const auto expected = p.wide();
+    s4_kernel(p.args());
+    reference::s4_kernel(expected.args());
+    s4_kernel_backward(p.backward());
+    reference::s4_kernel_backward(expected.backward());
+    CHECK(relative_error(p.K, expected.K) <= (single ? 2e-5 : 1e-11));
+    CHECK(relative_error(p.dA, expected.dA) <= (single ? 1e-4 : 1e-10));
+    CHECK(relative_error(p.dB, expected.dB) <= (single ? 1e-4 : 1e-10));
+    CHECK(relative_error(p.dP, expected.dP) <= (single ? 1e-4 : 1e-10));
+    CHECK(relative_error(p.dC, expected.dC) <= (single ? 1e-4 : 1e-10));
+    CHECK(relative_error(p.ddelta, expected.ddelta) <= (single ? 1e-4 : 1e-10));
 }
 
 TEMPLATE_TEST_CASE("s4_kernel: a NaN stays with its channel", "", float, double)

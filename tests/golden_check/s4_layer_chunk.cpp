@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <ssmkit/discretize.hpp>
+#include <ssmkit/reference/s4_kernel.hpp>
 #include <ssmkit/s4_kernel.hpp>
 #include <ssmkit/s4_setup.hpp>
 #include <ssmkit/s4_step.hpp>
@@ -62,30 +63,39 @@ struct layer {
     {
         const index batch = u.extent(0), dim = u.extent(1), length = u.extent(2), channels = C.extent(0);
         owned<T, 4> out({batch, channels, dim, length});
-        if (!diagonal) {
-            owned<complex, 3> prepared(C.extents()), before(state.extents());
-            copy<complex, 3>(view<const complex, 3>(state), before.all);
-            ssmkit::s4_setup(ssmkit::s4_setup_args<T>{.delta = parameters.delta_view(),
-                                                      .A = parameters.A_view(),
-                                                      .P = P,
-                                                      .C = C,
-                                                      .length = length,
-                                                      .out = prepared.all});
-            owned<T, 3> K({channels, dim, length});
-            ssmkit::s4_kernel(ssmkit::s4_kernel_args<T>{.delta = parameters.delta_view(),
+        if (!diagonal) {  // maps and kernels in double: preparing for a short length loses what 1 - λ^length loses
+            using wide = std::complex<double>;
+            owned<wide, 3> prepared(C.extents()), before(state.extents());
+            for (index b = 0; b < batch; ++b) {
+                for (index h = 0; h < dim; ++h) {
+                    for (index n = 0; n < state.extent(2); ++n) before.all(b, h, n) = wide(state(b, h, n));
+                }
+            }
+            const auto P_wide = p.input<wide>("P", 0, 1, 2);
+            ssmkit::s4_setup(ssmkit::s4_setup_args<double>{.delta = parameters.delta_view(),
+                                                           .A = parameters.A_view(),
+                                                           .P = P_wide,
+                                                           .C = p.input<wide>("C", 0, 1, 2),
+                                                           .length = length,
+                                                           .out = prepared.all});
+            owned<double, 3> K({channels, dim, length});
+            owned<double, 4> K_state({batch, channels, dim, length});
+            const ssmkit::s4_kernel_args<double> kernel{.delta = parameters.delta_view(),
                                                         .A = parameters.A_view(),
-                                                        .B = B,
-                                                        .P = P,
+                                                        .B = golden::only(p.input<wide>("B", 0, 1, 2)),
+                                                        .P = P_wide,
                                                         .C = prepared.all,
                                                         .initial_state = before.all,
                                                         .K = K.all,
-                                                        .K_state = out.all},
-                              p.execution());
+                                                        .K_state = K_state.all};
+            p.reference() ? ssmkit::reference::s4_kernel(kernel) : ssmkit::s4_kernel(kernel, p.execution());
             for (index b = 0; b < batch; ++b) {
                 for (index c = 0; c < channels; ++c) {
                     for (index h = 0; h < dim; ++h) {
                         for (index t = 0; t < length; ++t) {
-                            for (index m = 0; m <= t; ++m) out.all(b, c, h, t) += K.all(c, h, m) * u(b, h, t - m);
+                            double sum = K_state.all(b, c, h, t);
+                            for (index m = 0; m <= t; ++m) sum += K.all(c, h, m) * static_cast<double>(u(b, h, t - m));
+                            out.all(b, c, h, t) = static_cast<T>(sum);
                         }
                     }
                 }

@@ -11,12 +11,12 @@ namespace detail {
 
 /// Ā and B̄, or their gradients, in a workspace.
 template <class T>
-struct lru_parameters {
+struct lru_system {
     using complex = std::complex<compute_t<T>>;
     view<complex, 1> A;
     view<complex, 2> B;
 
-    lru_parameters(const lru_args<T>& a, arena& memory)
+    lru_system(const lru_args<T>& a, arena& memory)
         : A(memory.take<complex>(static_cast<std::size_t>(a.B.extent(0))), a.B.extent(0)),
           B(memory.take<complex>(static_cast<std::size_t>(a.B.size())), a.B.extent(0), a.B.extent(1))
     {
@@ -31,7 +31,7 @@ template <class Arch = xsimd::default_arch, class T>
 std::size_t lru_workspace_size(const lru_args<T>& a, std::size_t concurrency = 1)
 {
     detail::arena count;
-    const detail::lru_parameters<T> bar(a, count);
+    const detail::lru_system<T> bar(a, count);
     detail::s5_forward<Arch, T>(detail::s5_of<T>(a, bar.A, bar.B), concurrency, count);
     return count.size();
 }
@@ -44,7 +44,7 @@ void lru(const lru_args<T>& a, workspace memory = {}, Exec&& exec = {})
     check(a);
     const scratch own("lru", memory, lru_workspace_size<Arch>(a, concurrency(exec)));
     arena parts(own.memory());
-    const lru_parameters<T> bar(a, parts);
+    const lru_system<T> bar(a, parts);
     lru_discretize(a, bar.A, bar.B);
     run_s5<Arch>(s5_of<T>(a, bar.A, bar.B), parts, exec);
 }

@@ -14,7 +14,7 @@ template <class Arch = xsimd::default_arch, class T>
 std::size_t lru_backward_workspace_size(const lru_backward_args<T>& a, std::size_t concurrency = 1)
 {
     detail::arena count;
-    const detail::lru_parameters<T> bar(a.forward, count), dbar(a.forward, count);
+    const detail::lru_system<T> bar(a.forward, count), dbar(a.forward, count);
     const auto backward = detail::s5_backward_of<T>(a, detail::s5_of<T>(a.forward, bar.A, bar.B), dbar.A, dbar.B);
     detail::s5_adjoint<Arch, T>(backward, concurrency, count);
     return count.size();
@@ -28,7 +28,7 @@ void lru_backward(const lru_backward_args<T>& a, workspace memory = {}, Exec&& e
     check(a);
     const scratch own("lru_backward", memory, lru_backward_workspace_size<Arch>(a, concurrency(exec)));
     arena parts(own.memory());
-    const lru_parameters<T> bar(a.forward, parts), dbar(a.forward, parts);
+    const lru_system<T> bar(a.forward, parts), dbar(a.forward, parts);
     lru_discretize(a.forward, bar.A, bar.B);
     run_s5_backward<Arch>(s5_backward_of<T>(a, s5_of<T>(a.forward, bar.A, bar.B), dbar.A, dbar.B), parts, exec);
     lru_chain<T>(a, dbar.A, dbar.B);

@@ -31,7 +31,7 @@ struct s5_adjoint_rows {
 template <class Arch, bool Liquid, bool Varying, class R, class Token>
 [[gnu::always_inline]] inline void s5_adjoint_scan(const s5_adjoint_rows<R>& r, R* sums, Token&& token)
 {
-    using c = complex_lanes<R, Arch>;
+    using c = complex_register<R, Arch>;
     using v = vec<R, Arch>;
     constexpr index n = lanes<R, Arch>;
     c later = c::load(r.later, n), sum(v(R(0)));

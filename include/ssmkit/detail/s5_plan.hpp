@@ -196,7 +196,7 @@ template <class Arch, bool Liquid, class R>
 [[gnu::noinline, gnu::flatten]] void s5_scan_tile(const R* in, R* out, index tile, index tokens, const s5_token_system<R>& system,
                                                   const std::uint8_t* begins, R* state)
 {
-    using c = complex_lanes<R, Arch>;
+    using c = complex_register<R, Arch>;
     constexpr index n = lanes<R, Arch>;
     c h = c::load(state, n);
     for (index t = 0; t < tokens; ++t) {

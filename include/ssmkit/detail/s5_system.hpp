@@ -6,7 +6,7 @@
 #include <limits>
 
 #include <ssmkit/args/s5.hpp>
-#include <ssmkit/detail/complex_lanes.hpp>
+#include <ssmkit/detail/complex_register.hpp>
 
 namespace ssmkit::detail {
 
@@ -45,7 +45,7 @@ struct s5_rates {
 template <class R, class Arch>
 struct s5_step_lanes {
     using v = vec<R, Arch>;
-    using c = complex_lanes<R, Arch>;
+    using c = complex_register<R, Arch>;
     c A, z, power;  // power: e^z, or e = 1 / (1 - α z) where the method is a quotient
     v delta, step;
     R alpha;        // negative for the exponential methods
@@ -104,16 +104,16 @@ private:
 /// Sums of the chain rule for a tile of states.
 template <class R, class Arch>
 struct s5_rate_gradients {
-    complex_lanes<R, Arch> A{vec<R, Arch>(R(0))};
+    complex_register<R, Arch> A{vec<R, Arch>(R(0))};
     vec<R, Arch> delta = vec<R, Arch>(R(0));
 
     /// Adds those of a token given the gradients of its pole and its gain (zero where the gain does not follow the step);
     /// returns that of its interval, state by state.
-    [[gnu::always_inline]] vec<R, Arch> add(const s5_step_lanes<R, Arch>& s, R interval, const complex_lanes<R, Arch>& to_pole,
-                                            const complex_lanes<R, Arch>& to_gain, bool gain_varies)
+    [[gnu::always_inline]] vec<R, Arch> add(const s5_step_lanes<R, Arch>& s, R interval, const complex_register<R, Arch>& to_pole,
+                                            const complex_register<R, Arch>& to_gain, bool gain_varies)
     {
         using v = vec<R, Arch>;
-        using c = complex_lanes<R, Arch>;
+        using c = complex_register<R, Arch>;
         v to_step;
         if (s.alpha >= 0) {
             const c e2 = s.power * s.power;

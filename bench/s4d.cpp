@@ -26,12 +26,15 @@ using complex = std::complex<float>;
 struct s4d_shape {
     index batch, channels, state, length;
     bool channel_contiguous = false;
+    ssmkit::s4d_form form = ssmkit::s4d_form::automatic;
 
     std::string name() const
     {
         std::string text;
         for (const index extent : {batch, channels, state, length}) text += (text.empty() ? "" : "x") + std::to_string(extent);
         if (channel_contiguous) text += "-channel_contiguous";
+        if (form == ssmkit::s4d_form::states) text += "-states";
+        if (form == ssmkit::s4d_form::convolution) text += "-convolution";
         return text;
     }
     index pairs() const { return state / 2; }
@@ -76,6 +79,7 @@ struct s4d_problem {
                 .B = {B.data(), channels, pairs},
                 .C = {C.data(), 1, channels, pairs},
                 .D = {D.data(), 1, channels},
+                .form = s.form,
                 .y = tokens(y)};
     }
 
@@ -143,6 +147,7 @@ std::shared_ptr<fftw_convolution> make_fftw(const s4d_shape& s)
     array<float> kernel(impulse.u.size());
     auto a = impulse.args(kernel.data());
     a.D = {};
+    a.form = ssmkit::s4d_form::states;
     ssmkit::s4d(a);
     return std::make_shared<fftw_convolution>(static_cast<std::size_t>(s.batch), channels, length, kernel.data());
 }
@@ -168,6 +173,13 @@ task ssmkit_task(const s4d_shape& s, std::size_t threads)
         t.rivals.push_back({"times_one_thread", [=] { ssmkit::s4d(a, ssmkit::workspace(*memory)); }});
         return t;
     }
+    if (s.form == ssmkit::s4d_form::states) {
+        auto other_form = a;
+        other_form.form = ssmkit::s4d_form::convolution;
+        other_form.y = p->tokens(other->data());
+        const auto its_memory = std::make_shared<array<std::byte>>(ssmkit::s4d_workspace_size(other_form));
+        t.rivals.push_back({"times_convolution", [=] { ssmkit::s4d(other_form, ssmkit::workspace(*its_memory)); }, true});
+    }
     if (s.channel_contiguous) return t;
     t.rivals.push_back({"times_plain", [run = std::make_shared<plain_s4d>(p), other] { (*run)(other->data()); }});
 #if SSMKIT_BENCH_FFTW
@@ -187,6 +199,16 @@ const registration here{[](std::vector<row>& rows) {
                 rows.push_back({"s4d", "ssmkit", s.name(), "f32", n, [=] { return ssmkit_task(s, n); }});
             }
         }
+    }
+    for (const index state : {8, 16, 24, 32, 64}) {  // where the two forms meet
+        for (const index length : {128, 256, 512, 1024, 16384}) {
+            const s4d_shape s{8, 64, state, length, false, ssmkit::s4d_form::states};
+            rows.push_back({"s4d", "ssmkit", s.name(), "f32", 1, [=] { return ssmkit_task(s, 1); }});
+        }
+    }
+    for (s4d_shape s : {s4d_shape{8, 256, 64, 1024}, {8, 256, 64, 16384}, {8, 1024, 64, 4096}}) {
+        s.form = ssmkit::s4d_form::states;
+        rows.push_back({"s4d", "ssmkit", s.name(), "f32", 1, [=] { return ssmkit_task(s, 1); }});
     }
     const s4d_shape s{8, 256, 64, 1024};
     rows.push_back({"s4d", "plain", s.name(), "f32", 1, [=] {

@@ -194,6 +194,58 @@ TEMPLATE_TEST_CASE("s4d: every size", "", float, double)
     }
 }
 
+TEMPLATE_TEST_CASE("s4d: the convolution gives the same", "", float, double, bfloat16)
+{
+    for (unsigned options = 0; options < 1u << s4d_setup::options; ++options) {
+        for (const layout form : all_layouts) {
+            s4d_setup s = s4d_setup{.length = options % 3 == 0 ? 300 : 77, .form = form}.with_options(options);
+            s.initial_state = false;
+            s.method = options % 4 < 2 ? s4d_discretization::zoh : s4d_discretization::bilinear;
+            const s4d_problem<TestType> p(s);
+            const auto expected = p.wide();
+            reference::s4d(expected.args());
+            auto a = p.args();
+            a.final_state = {};
+            a.form = s4d_form::convolution;
+            s4d(a);
+            INFO(s.text());
+            REQUIRE(relative_error(p.y, expected.y) <= budget<TestType>);
+            REQUIRE(p.y.gaps_untouched());
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("s4d: chooses the convolution where there are many states, and only for numbers", "", float, bfloat16)
+{
+    threads pool(3);
+    for (const layout form : {layout::row_major, layout::time_contiguous, layout::strided}) {
+        for (const bool reverse : {false, true}) {
+            const s4d_problem<TestType> p({.length = 300, .state = 20, .initial_state = false, .reverse = reverse, .form = form});
+            auto a = p.args();
+            a.final_state = {};
+            const auto result = [&](s4d_form which, auto&&... rest) {
+                a.form = which;
+                s4d(a, rest...);
+                return p.y.template as<TestType>();
+            };
+            const auto convolved = result(s4d_form::convolution), states = result(s4d_form::states);
+            CHECK(!same_bits(convolved, states));  // or the next line says nothing
+            CHECK(same_bits(result(s4d_form::automatic), convolved));
+            CHECK(same_bits(result(s4d_form::automatic, pool), convolved));
+            std::vector<std::byte> memory(s4d_workspace_size(a), std::byte{0xff});
+            CHECK(allocations_during([&] { s4d(a, memory); }) == 0);
+            CHECK(same_bits(p.y.view(), convolved.view()));
+
+            p.u(1, 200, 3) = static_cast<TestType>(std::numeric_limits<float>::infinity());
+            const auto after = result(s4d_form::automatic);
+            for_each_index(after.view(), [&](index b, index t, index column) {
+                const bool depends = b == 1 && column % 6 == 3 && (reverse ? t <= 200 : t >= 200);
+                REQUIRE(std::isfinite(convert<double>(after(b, t, column))) == !depends);
+            });
+        }
+    }
+}
+
 TEST_CASE("s4d: slow poles over 131072 tokens")
 {
     s4d_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1, .form = layout::time_contiguous};
@@ -306,6 +358,13 @@ TEST_CASE("s4d: names the argument that does not fit")
     rejects([](auto& a) { a.y = a.y.slice(2, 0, 6); }, "s4d: y has shape");
     rejects([](auto& a) { a.A = a.A.slice(0, 0, 0); }, "s4d: A");
     rejects([](auto& a) { a.method = s4d_discretization::dss; }, "s4d: method is dss");
+    rejects([](auto& a) { a.form = s4d_form::convolution; }, "s4d: initial_state is given, but a convolution");
+    rejects(
+        [](auto& a) {
+            a.form = s4d_form::convolution;
+            a.initial_state = {};
+        },
+        "s4d: final_state is asked for, but a convolution");
     rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4d: initial_state has shape");
     rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4d: y overlaps u in memory");
 }

@@ -7,6 +7,13 @@
 
 namespace ssmkit {
 
+/// How s4d computes.
+enum class s4d_form {
+    automatic,    ///< the faster of the two that follow
+    states,       ///< through the state, chunk by chunk: 4 multiply-adds a token and pair, whatever the length
+    convolution,  ///< s4d_kernel and fft_conv: from some 12 pairs on the faster; without states, and a NaN reaches all of its row
+};
+
 /// The layer of S4D: every channel is filtered by diagonal linear systems of its own, discretised with its step size.
 ///
 ///     x_t = λ ∘ x_{t-1} + β ∘ B u_t              λ and β of z = rate Δ A as s4d_discretization has them; channel h has copy h mod copies
@@ -33,6 +40,7 @@ struct s4d_args {
     s4d_discretization method = s4d_discretization::zoh;  ///<                        not dss, which has no recurrence
     double rate = 1;                            ///<                                  multiplies delta: another sampling rate
     bool conjugate_pairs = true;                ///<                                  state counts pairs, one of each is given
+    s4d_form form = s4d_form::automatic;
     view<const complex, 3> initial_state{};     ///< (batch, dim, state)              optional: zero
     bool reverse = false;                       ///<                                  visit the tokens from last to first
     view<T, 3> y{};                             ///< (batch, length, channels · dim)  output; that of C_c and input h is c dim + h
@@ -60,6 +68,9 @@ void check(const s4d_args<T>& a)
     require_shape_if_given(op, "initial_state", a.initial_state, {batch, dim, state});
     require_shape(op, "y", a.y, {batch, length, {"channels * dim", channels.extent * dim.extent}});
     require_shape_if_given(op, "final_state", a.final_state, {batch, dim, state});
+    const bool convolved = a.form == s4d_form::convolution;
+    require(!convolved || !a.initial_state.data(), op, "initial_state", "is given, but a convolution has no states");
+    require(!convolved || !a.final_state.data(), op, "final_state", "is asked for, but a convolution has no states");
 
     require_distinct_elements(op, "y", a.y);
     require_distinct_elements(op, "final_state", a.final_state);

@@ -1,11 +1,7 @@
 #include <vector>
 
-#include <ssmkit/add_norm.hpp>
-#include <ssmkit/add_norm_backward.hpp>
-#include <ssmkit/reference/add_norm.hpp>
-#include <ssmkit/reference/add_norm_backward.hpp>
-
 #include "golden.hpp"
+#include "operations.hpp"
 #include "tokens.hpp"
 
 namespace {
@@ -31,7 +27,7 @@ const golden::handler add_norm("add_norm", []<class T>(golden::element<T>, golde
     if (forward.residual_out.data() == nullptr) {
         forward.residual_out = {residual_out.data(), forward.x.extents(), forward.x.strides()};
     }
-    p.reference() ? ssmkit::reference::add_norm(forward) : ssmkit::add_norm(forward, p.execution());
+    golden::operations{p}(forward);
     if (!p.has("dout")) return;
     const ssmkit::add_norm_backward_args<T> backward{
         .residual_out = forward.residual_out,
@@ -45,7 +41,7 @@ const golden::handler add_norm("add_norm", []<class T>(golden::element<T>, golde
         .dweight = p.output<real>("dweight", 0),
         .dbias = p.output<real>("dbias", 0),
     };
-    p.reference() ? ssmkit::reference::add_norm_backward(backward) : ssmkit::add_norm_backward(backward, p.execution());
+    golden::operations{p}(backward);
 });
 
 }  // namespace

@@ -2,16 +2,13 @@
 #include <stdexcept>
 #include <string>
 
-#include <ssmkit/causal_conv1d.hpp>
-#include <ssmkit/causal_conv1d_backward.hpp>
 #include <ssmkit/causal_conv1d_update.hpp>
 #include <ssmkit/causal_conv1d_varlen_states.hpp>
-#include <ssmkit/reference/causal_conv1d.hpp>
-#include <ssmkit/reference/causal_conv1d_backward.hpp>
 #include <ssmkit/reference/causal_conv1d_update.hpp>
 #include <ssmkit/reference/causal_conv1d_varlen_states.hpp>
 
 #include "golden.hpp"
+#include "operations.hpp"
 
 namespace {
 
@@ -39,7 +36,7 @@ const golden::handler causal_conv1d("causal_conv1d", []<class T>(golden::element
         .y = p.output<T>("out", 0, 2, 1),
         .final_states = p.output<T>("final_states", 0, 1, 2),
     };
-    p.reference() ? ssmkit::reference::causal_conv1d(forward) : ssmkit::causal_conv1d(forward, p.execution());
+    golden::operations{p}(forward);
     if (!p.has("dx")) return;
     const ssmkit::causal_conv1d_backward_args<T> backward{
         .forward = forward,
@@ -50,8 +47,7 @@ const golden::handler causal_conv1d("causal_conv1d", []<class T>(golden::element
         .dbias = p.output<real>("dbias", 0),
         .dinitial_states = p.output<T>("dinitial_states", 0, 1, 2),
     };
-    p.reference() ? ssmkit::reference::causal_conv1d_backward(backward)
-                  : ssmkit::causal_conv1d_backward(backward, p.execution());
+    golden::operations{p}(backward);
 }, {.f32 = 3e-4});
 
 const golden::handler causal_conv1d_update("causal_conv1d_update", []<class T>(golden::element<T>, problem& p) {

@@ -1,9 +1,6 @@
-#include <ssmkit/gated_norm.hpp>
-#include <ssmkit/gated_norm_backward.hpp>
-#include <ssmkit/reference/gated_norm.hpp>
-#include <ssmkit/reference/gated_norm_backward.hpp>
 
 #include "golden.hpp"
+#include "operations.hpp"
 #include "tokens.hpp"
 
 namespace {
@@ -25,7 +22,7 @@ const golden::handler gated_norm("gated_norm", []<class T>(golden::element<T>, g
         .norm_before_gate = p.flag<bool>("norm_before_gate", false),
         .y = tokens_for<T>(p, "out"),
     };
-    p.reference() ? ssmkit::reference::gated_norm(forward) : ssmkit::gated_norm(forward, p.execution());
+    golden::operations{p}(forward);
     if (!p.has("dout")) return;
     const ssmkit::gated_norm_backward_args<T> backward{
         .forward = forward,
@@ -35,8 +32,7 @@ const golden::handler gated_norm("gated_norm", []<class T>(golden::element<T>, g
         .dweight = p.output<real>("dweight", 0),
         .dbias = p.output<real>("dbias", 0),
     };
-    p.reference() ? ssmkit::reference::gated_norm_backward(backward)
-                  : ssmkit::gated_norm_backward(backward, p.execution());
+    golden::operations{p}(backward);
 });
 
 }  // namespace

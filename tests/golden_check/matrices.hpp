@@ -4,9 +4,9 @@
 #include <string>
 
 #include <common/matrix.hpp>
-#include <common/operations.hpp>
 
 #include "golden.hpp"
+#include "operations.hpp"
 
 namespace golden {
 
@@ -103,23 +103,6 @@ template <class E>
 view<E, 2> without_middle(const view<E, 3>& v)
 {
     return {v.data(), {v.extent(0), v.extent(2)}, {v.stride(0), v.stride(2)}};
-}
-
-/// Runs the operations of a composition, as kernels or as references. What it calls is compiled once for all files, in
-/// operations.cpp: every kernel for every type and twice took them two minutes each.
-struct operations {
-    bool reference;
-    ssmkit::threads& pool;
-
-    template <class Args>
-    void operator()(const Args& a) const;
-};
-
-/// Calls f(run) with who computes in this case.
-template <class F>
-void with_operations(problem& p, F&& f)
-{
-    f(operations{p.reference(), p.execution()});
 }
 
 }  // namespace golden

@@ -1,6 +1,6 @@
-#include <complex>
+#include "operations.hpp"
 
-#include "matrices.hpp"
+#include <complex>
 
 namespace golden {
 
@@ -43,5 +43,20 @@ template void operations::operator()(const ssmkit::add_norm_args<float>&) const;
 template void operations::operator()(const ssmkit::add_norm_backward_args<float>&) const;
 template void operations::operator()(const ssmkit::selective_scan_args<float, std::complex<float>>&) const;
 template void operations::operator()(const ssmkit::selective_scan_backward_args<float, std::complex<float>>&) const;
+
+template void operations::operator()(const ssmkit::causal_conv1d_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::causal_conv1d_backward_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::causal_conv1d_update_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::selective_scan_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::selective_scan_backward_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::selective_state_update_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::ssd_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::ssd_backward_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::gated_norm_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::gated_norm_backward_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::add_norm_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::add_norm_backward_args<ssmkit::bfloat16>&) const;
+template void operations::operator()(const ssmkit::selective_scan_args<ssmkit::bfloat16, std::complex<float>>&) const;
+template void operations::operator()(const ssmkit::selective_scan_backward_args<ssmkit::bfloat16, std::complex<float>>&) const;
 
 }  // namespace golden

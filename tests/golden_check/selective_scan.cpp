@@ -2,22 +2,12 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/reference/selective_scan.hpp>
-#include <ssmkit/reference/selective_scan_backward.hpp>
-#include <ssmkit/selective_scan.hpp>
-#include <ssmkit/selective_scan_backward.hpp>
-
 #include "golden.hpp"
+#include "operations.hpp"
 
 namespace {
 
 using golden::index, golden::new_axis, golden::problem, golden::view;
-
-template <class T, class Param>
-void scan(const ssmkit::selective_scan_args<T, Param>& a, problem& p)
-{
-    p.reference() ? ssmkit::reference::selective_scan(a) : ssmkit::selective_scan(a, p.execution());
-}
 
 /// B or C: (dim, state) where it is constant, (batch, state, length) or (batch, ngroups, state, length) where it varies.
 template <class E>
@@ -41,6 +31,7 @@ void run(problem& p)
     using compute = ssmkit::compute_t<T>;
     using args = ssmkit::selective_scan_args<T, Param>;
     p.descriptive("ngroups", "dstate", "has_D", "has_z", "has_delta_bias", "has_dlast_state");
+    const golden::operations scan(p);
     const index batch = p.shape("u").at(0), length = p.shape("u").at(2);
     const bool B_varies = p.flag<bool>("variable_B"), C_varies = p.flag<bool>("variable_C");
 
@@ -64,7 +55,7 @@ void run(problem& p)
         whole.snapshot_after = {split_of_each, batch, 1};
         whole.snapshots = p.output<Param>("state_at_split", 0, new_axis, 1, 2);
     }
-    scan(whole, p);
+    scan(whole);
 
     if (p.has("state_at_split")) {  // once more, in two parts
         const view<T, 3> y = p.output<T>("out", 0, 2, 1);
@@ -82,8 +73,8 @@ void run(problem& p)
         before.final_state = p.output<Param>("state_at_split", 0, 1, 2);
         after.initial_state = before.final_state;
         after.final_state = p.output<Param>("last_state", 0, 1, 2);
-        scan(before, p);
-        scan(after, p);
+        scan(before);
+        scan(after);
     }
 
     if (p.has("dout")) {
@@ -99,8 +90,7 @@ void run(problem& p)
         backward.dC = gradient<Param>(p, "C", C_varies, batch, length);
         backward.dD = p.output<compute>("dD", 0);
         backward.ddelta_bias = p.output<compute>("ddelta_bias", 0);
-        p.reference() ? ssmkit::reference::selective_scan_backward(backward)
-                      : ssmkit::selective_scan_backward(backward, p.execution());
+        scan(backward);
     }
 }
 

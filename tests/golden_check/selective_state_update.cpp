@@ -1,10 +1,8 @@
 #include <cstdint>
 #include <string>
 
-#include <ssmkit/reference/selective_state_update.hpp>
-#include <ssmkit/selective_state_update.hpp>
-
 #include "golden.hpp"
+#include "operations.hpp"
 
 namespace {
 
@@ -53,7 +51,7 @@ void run(problem& p)
         a.C = p.input<T>("C", 0, new_axis, 1);
         a.y = p.output<T>("out", 0, new_axis, 1);
     }
-    p.reference() ? ssmkit::reference::selective_state_update(a) : ssmkit::selective_state_update(a);
+    golden::operations{p}(a);
 }
 
 const golden::handler selective_state_update(

@@ -7,28 +7,18 @@
 #include <utility>
 #include <vector>
 
-#include <ssmkit/reference/ssd.hpp>
-#include <ssmkit/reference/ssd_backward.hpp>
-#include <ssmkit/ssd.hpp>
-#include <ssmkit/ssd_backward.hpp>
-
 #include "golden.hpp"
 #include "limits.hpp"
+#include "operations.hpp"
 
 namespace {
 
 using golden::index, golden::problem, golden::view;
 
-template <class T>
-void run(problem& p, const ssmkit::ssd_args<T>& a)
+template <class Args>
+void run(problem& p, const Args& a)
 {
-    p.reference() ? ssmkit::reference::ssd(a) : ssmkit::ssd(a, p.execution());
-}
-
-template <class T>
-void run(problem& p, const ssmkit::ssd_backward_args<T>& a)
-{
-    p.reference() ? ssmkit::reference::ssd_backward(a) : ssmkit::ssd_backward(a, p.execution());
+    golden::operations{p}(a);
 }
 
 /// D, (nheads) or (nheads, headdim).

@@ -175,7 +175,7 @@ TEST_CASE("s4_step_setup: the bilinear transform of the dense matrix, for any ra
         for (const bool tied : {false, true}) {
             const step_problem<double> p({.rank = rank, .batch = 1, .rate = 1.7, .tied = tied});
             for (index h = 0; h < p.model.s.dim; ++h) {
-                const auto full = reference::detail::s4_expanded(p.model.args(), h);
+                const auto full = reference::parts::s4_expanded(p.model.args(), h);
                 const index n = full.full;
                 dense<std::complex<double>> A(n, n), B(n, 1);
                 for (index i = 0; i < n; ++i) {

@@ -415,8 +415,8 @@ TEST_CASE("ssd_backward reference: a step outside the limits has no gradient, on
         auto a = p.args();
         if (softplus) {
             a.forward.delta_softplus = true;
-            a.forward.delta_min = reference::detail::softplus(p.forward.delta(0, 1, 0));
-            a.forward.delta_max = reference::detail::softplus(p.forward.delta(0, 3, 0));
+            a.forward.delta_min = reference::parts::softplus(p.forward.delta(0, 1, 0));
+            a.forward.delta_max = reference::parts::softplus(p.forward.delta(0, 3, 0));
         }
         reference::ssd_backward(a);
         double sum = 0;

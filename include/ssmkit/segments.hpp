@@ -36,7 +36,7 @@ void segment_log_decay(const selective_scan_args<T, Param>& a, const view<Param,
         for (index t = 0; a.reset.data() && t < length; ++t) reset = reset || a.reset(b, t) != 0;
         for (index c = 0; c < dim; ++c) {
             real sum = 0;
-            for (index t = 0; t < length; ++t) sum += reference::detail::selective_scan_step_size(a, b, t, c).value;
+            for (index t = 0; t < length; ++t) sum += reference::parts::selective_scan_step_size(a, b, t, c).value;
             for (index n = 0; n < state; ++n) {
                 out(b, c, n) = reset ? Param(-std::numeric_limits<real>::infinity()) : sum * a.A(c, n);
             }
@@ -56,7 +56,7 @@ void segment_log_decay(const ssd_args<T>& a, const view<compute_t<T>, 2>& out)
     for (index sequence = 0; sequence < sequences; ++sequence) {
         for (index head = 0; head < nheads; ++head) {
             real sum = 0;
-            for (const auto& step : reference::detail::ssd_steps(a, sequence, head)) {
+            for (const auto& step : reference::parts::ssd_steps(a, sequence, head)) {
                 if (step.first) sum = -std::numeric_limits<real>::infinity();
                 if (!step.padding && std::isfinite(sum)) sum += step.delta * a.A[head];
             }

@@ -23,7 +23,7 @@ void add_norm(const add_norm_args<T, Residual>& a)
                 if (a.residual_out.data()) a.residual_out(b, t, c) = sum;
                 v.push_back(static_cast<real>(sum));
             }
-            const detail::normalised<real> n(std::move(v), a.eps, a.layer);
+            const parts::normalised<real> n(std::move(v), a.eps, a.layer);
             for (index c = 0; c < a.x.extent(2); ++c) {
                 const real bias = a.bias.data() ? a.bias[c] : real(0);
                 a.y(b, t, c) = static_cast<T>(n.value[static_cast<std::size_t>(c)] * a.weight[c] + bias);

@@ -21,7 +21,7 @@ void add_norm_backward(const add_norm_backward_args<T, Residual>& a)
         for (index t = 0; t < a.residual_out.extent(1); ++t) {
             std::vector<real> v, w;
             for (index c = 0; c < dim; ++c) v.push_back(static_cast<real>(a.residual_out(b, t, c)));
-            const detail::normalised<real> n(std::move(v), a.eps, a.layer);
+            const parts::normalised<real> n(std::move(v), a.eps, a.layer);
             for (index c = 0; c < dim; ++c) {
                 const real dy = static_cast<real>(a.dy(b, t, c));
                 if (a.dweight.data()) a.dweight[c] += dy * n.value[static_cast<std::size_t>(c)];

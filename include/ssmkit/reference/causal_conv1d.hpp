@@ -6,7 +6,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// The input of the convolution along time: the initial state, then x.
 template <class T>
@@ -60,7 +60,7 @@ Real causal_conv1d_silu(Real x)
     return x * (x < Real(0) ? e : Real(1)) / (Real(1) + e);
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The causal convolution as its equations say it (args/causal_conv1d.hpp): the oracle of the tests.
 template <class T>
@@ -69,13 +69,13 @@ void causal_conv1d(const causal_conv1d_args<T>& a)
     check(a);
     using real = compute_t<T>;
     const index length = a.x.extent(1), dim = a.x.extent(2), width = a.weight.extent(1);
-    const detail::causal_conv1d_input<T> input(a);
+    const parts::causal_conv1d_input<T> input(a);
     const view<T, 3> y = ssmkit::detail::as_visited(a.y, a.reverse);
     for (index b = 0; b < a.x.extent(0); ++b) {
         for (index t = 0; t < length; ++t) {
             for (index c = 0; c < dim; ++c) {
-                const real p = detail::causal_conv1d_sum(a, input, b, t, c);
-                const real value = a.silu ? detail::causal_conv1d_silu(p) : p;
+                const real p = parts::causal_conv1d_sum(a, input, b, t, c);
+                const real value = a.silu ? parts::causal_conv1d_silu(p) : p;
                 y(b, t, c) = static_cast<T>(input.sequence(b, t) < 0 ? real(0) : value);
             }
         }
@@ -83,7 +83,7 @@ void causal_conv1d(const causal_conv1d_args<T>& a)
         const index n = a.seq_idx.data() ? ssmkit::detail::unpadded_length(input.seq_idx[b], length) : length;
         for (index c = 0; c < dim; ++c) {
             for (index j = 0; j < width - 1; ++j) {
-                a.final_states(b, c, j) = detail::causal_conv1d_state(input, b, c, n, j, width);
+                a.final_states(b, c, j) = parts::causal_conv1d_state(input, b, c, n, j, width);
             }
         }
     }

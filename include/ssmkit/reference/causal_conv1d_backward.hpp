@@ -8,7 +8,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 template <class Real>
 Real causal_conv1d_silu_derivative(Real x)
@@ -18,7 +18,7 @@ Real causal_conv1d_silu_derivative(Real x)
     return sigmoid * (Real(1) + x * (Real(1) - sigmoid));
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The gradients of the causal convolution as their equations say it (args/causal_conv1d_backward.hpp): the oracle of the
 /// tests. It keeps the gradient of one channel's X, width - 1 + length numbers.
@@ -29,7 +29,7 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& a)
     using real = compute_t<T>;
     const causal_conv1d_args<T>& f = a.forward;
     const index length = f.x.extent(1), width = f.weight.extent(1);
-    const detail::causal_conv1d_input<T> input(f);
+    const parts::causal_conv1d_input<T> input(f);
     const view<const T, 3> dy = ssmkit::detail::as_visited(a.dy, f.reverse);
     const view<T, 3> dx = ssmkit::detail::as_visited(a.dx, f.reverse);
     std::vector<real> dX(static_cast<std::size_t>(width - 1 + length)), dweight(static_cast<std::size_t>(width));
@@ -43,7 +43,7 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& a)
                 const std::int32_t sequence = input.sequence(b, t);
                 if (sequence < 0) continue;
                 real e = static_cast<real>(dy(b, t, c));
-                if (f.silu) e *= detail::causal_conv1d_silu_derivative(detail::causal_conv1d_sum(f, input, b, t, c));
+                if (f.silu) e *= parts::causal_conv1d_silu_derivative(parts::causal_conv1d_sum(f, input, b, t, c));
                 dbias += e;
                 for (index j = 0; j < width; ++j) {
                     const index from = t + j - (width - 1);

@@ -37,7 +37,7 @@ void causal_conv1d_update(const causal_conv1d_update_args<T>& a)
                 for (index j = 0; j < width; ++j) {
                     sum += a.weight(c, j) * static_cast<real>(seen[static_cast<std::size_t>(state_len + l + j - (width - 1))]);
                 }
-                a.y(b, l, c) = static_cast<T>(a.silu ? detail::causal_conv1d_silu(sum) : sum);
+                a.y(b, l, c) = static_cast<T>(a.silu ? parts::causal_conv1d_silu(sum) : sum);
             }
             if (a.cache_seqlens.data()) {
                 for (index l = 0; l < length && state_len > 0; ++l) a.conv_state(entry, c, slot(l)) = a.x(b, l, c);

@@ -7,7 +7,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// Calls f(r, c, i2, j2) for the elements (r, c) of a kernel and the pixels within the image that they meet from (i, j).
 template <class F>
@@ -50,7 +50,7 @@ std::vector<std::complex<compute_t<T>>> convs5_states(const convs5_args<T>& a, i
     return memory;
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// ConvS5 as its equations say it (args/convs5.hpp), all states kept: the oracle of the tests.
 template <class T>
@@ -62,14 +62,14 @@ void convs5(const convs5_args<T>& a)
     const index length = a.u.extent(1), height = a.u.extent(2), width = a.u.extent(3), state = a.A.extent(0), out = a.C.extent(3);
     const real f = a.conjugate_pairs ? real(2) : real(1);
     for (index b = 0; b < a.u.extent(0); ++b) {
-        const auto memory = detail::convs5_states(a, b);
+        const auto memory = parts::convs5_states(a, b);
         const view<const complex, 4> h(memory.data(), length + 1, height, width, state);
         for (index i = 0; i < height; ++i) {
             for (index j = 0; j < width; ++j) {
                 for (index t = 0; t < length; ++t) {
                     for (index o = 0; o < out; ++o) {
                         real y = 0;
-                        detail::for_each_tap(a.C.extent(0), a.C.extent(1), height, width, i, j,
+                        parts::for_each_tap(a.C.extent(0), a.C.extent(1), height, width, i, j,
                                              [&](index r, index c, index i2, index j2) {
                                                  for (index n = 0; n < state; ++n)
                                                      y += f * (a.C(r, c, n, o) * h(t + 1, i2, j2, n)).real();

@@ -27,7 +27,7 @@ void convs5_backward(const convs5_backward_args<T>& a)
     std::vector<real> du_memory(static_cast<std::size_t>(length * height * width * dim));
     const view<real, 4> du(du_memory.data(), length, height, width, dim);
     for (index b = 0; b < f.u.extent(0); ++b) {
-        const auto memory = detail::convs5_states(f, b);
+        const auto memory = parts::convs5_states(f, b);
         const view<const complex, 4> h(memory.data(), length + 1, height, width, state);
         for (real& x : du_memory) x = 0;
         const auto each_state = [&](auto&& work) {
@@ -42,7 +42,7 @@ void convs5_backward(const convs5_backward_args<T>& a)
         for (index t = length - 1; t >= 0; --t) {
             for (index i = 0; i < height; ++i) {
                 for (index j = 0; j < width; ++j) {
-                    detail::for_each_tap(
+                    parts::for_each_tap(
                         f.C.extent(0), f.C.extent(1), height, width, i, j, [&](index r, index c, index i2, index j2) {
                             for (index o = 0; o < out; ++o) {
                                 const real upstream = factor * static_cast<real>(a.dy(b, t, i, j, o));
@@ -58,7 +58,7 @@ void convs5_backward(const convs5_backward_args<T>& a)
             each_state([&](index i, index j, index n) {
                 const complex s = later(i, j, n);
                 dA_memory[static_cast<std::size_t>(n)] += s * std::conj(h(t, i, j, n));
-                detail::for_each_tap(f.B.extent(0), f.B.extent(1), height, width, i, j, [&](index r, index c, index i2, index j2) {
+                parts::for_each_tap(f.B.extent(0), f.B.extent(1), height, width, i, j, [&](index r, index c, index i2, index j2) {
                     for (index d = 0; d < dim; ++d) {
                         dB(r, c, d, n) += s * static_cast<real>(f.u(b, t, i2, j2, d));
                         du(t, i2, j2, d) += (std::conj(f.B(r, c, d, n)) * s).real();

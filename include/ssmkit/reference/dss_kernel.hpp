@@ -11,7 +11,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// One pole of DSS: K_l = Re Σ W gain e^{log (l - origin)}.
 struct dss_pole {
@@ -60,7 +60,7 @@ inline dss_gain_gradient dss_gain_backward(std::complex<double> A, double delta_
     return {sign * ddown, dx * std::conj(whole)};
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The kernel of DSS as its equation says it (args/dss_kernel.hpp): the oracle of the tests. Adds up in double.
 template <class T>
@@ -69,16 +69,16 @@ void dss_kernel(const dss_kernel_args<T>& a)
     check(a);
     const index length = a.K.extent(2);
     for (index h = 0; h < a.W.extent(1); ++h) {
-        std::vector<detail::dss_pole> poles;
+        std::vector<parts::dss_pole> poles;
         for (index n = 0; n < a.W.extent(2); ++n) {
             poles.push_back(
-                detail::dss_pole_of(a.A[n], a.delta(h, 0), a.delta(h, 1), a.scaling, a.epsilon, static_cast<double>(length)));
+                parts::dss_pole_of(a.A[n], a.delta(h, 0), a.delta(h, 1), a.scaling, a.epsilon, static_cast<double>(length)));
         }
         for (index c = 0; c < a.W.extent(0); ++c) {
             for (index l = 0; l < length; ++l) {
                 double sum = 0;
                 for (index n = 0; n < a.W.extent(2); ++n) {
-                    const detail::dss_pole& p = poles[static_cast<std::size_t>(n)];
+                    const parts::dss_pole& p = poles[static_cast<std::size_t>(n)];
                     sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin)))
                                .real();
                 }
@@ -103,7 +103,7 @@ void dss_kernel_backward(const dss_kernel_backward_args<T>& a)
         for (index h = 0; h < f.W.extent(1); ++h) {
             const complex A = f.A[n];
             const double re = f.delta(h, 0), im = f.delta(h, 1);
-            const detail::dss_pole p = detail::dss_pole_of(A, re, im, f.scaling, f.epsilon, steps);
+            const parts::dss_pole p = parts::dss_pole_of(A, re, im, f.scaling, f.epsilon, steps);
             complex dz = 0, dgain = 0;
             for (index c = 0; c < f.W.extent(0); ++c) {
                 const complex W(f.W(c, h, n));
@@ -118,7 +118,7 @@ void dss_kernel_backward(const dss_kernel_backward_args<T>& a)
                 dgain += sum * std::conj(W);
                 dz += weighted * std::conj(W * p.gain);
             }
-            const detail::dss_gain_gradient g = detail::dss_gain_backward(A, re, im, f.scaling, f.epsilon, steps, dgain);
+            const parts::dss_gain_gradient g = parts::dss_gain_backward(A, re, im, f.scaling, f.epsilon, steps, dgain);
             dz += g.z;
             dA += g.A + complex(re * dz.real(), im * dz.imag());
             if (!a.ddelta.data()) continue;

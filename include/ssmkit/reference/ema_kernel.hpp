@@ -7,7 +7,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// One component of the moving average: K_l has w q^l.
 struct ema_component {
@@ -26,7 +26,7 @@ struct ema_component {
     double power(index l) const { return l == 0 ? 1 : std::exp(static_cast<double>(l) * log_q); }
 };
 
-}  // namespace detail
+}  // namespace parts
 
 /// The kernel of the moving average as its equation says it (args/ema_kernel.hpp): the oracle of the tests. Adds up in double.
 template <class T>
@@ -37,7 +37,7 @@ void ema_kernel(const ema_kernel_args<T>& a)
         for (index l = 0; l < a.K.extent(1); ++l) {
             double sum = 0;
             for (index n = 0; n < a.delta.extent(1); ++n) {
-                const detail::ema_component c(a, h, n);
+                const parts::ema_component c(a, h, n);
                 sum += c.w * c.power(l);
             }
             a.K(h, l) = static_cast<T>(sum);
@@ -54,7 +54,7 @@ void ema_kernel_backward(const ema_kernel_backward_args<T>& a)
     const double over = 1 / std::sqrt(static_cast<double>(f.delta.extent(1)));
     for (index h = 0; h < f.delta.extent(0); ++h) {
         for (index n = 0; n < f.delta.extent(1); ++n) {
-            const detail::ema_component c(f, h, n);
+            const parts::ema_component c(f, h, n);
             double S0 = 0, S1 = 0;
             for (index l = 0; l < a.dK.extent(1); ++l) {
                 S0 += static_cast<double>(a.dK(h, l)) * c.power(l);

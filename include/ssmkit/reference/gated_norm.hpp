@@ -9,7 +9,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// Calls f(b, t, first, n) with every group of every token: its first channel and its values, normalised.
 template <class T, class F>
@@ -32,7 +32,7 @@ void for_each_normalised_group(const gated_norm_args<T>& a, F&& f)
     }
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The gated norm as its equations say it (args/gated_norm.hpp): the oracle of the tests.
 template <class T>
@@ -41,11 +41,11 @@ void gated_norm(const gated_norm_args<T>& a)
     check(a);
     using real = compute_t<T>;
     const bool gate_last = a.z.data() && a.norm_before_gate;
-    detail::for_each_normalised_group(a, [&](index b, index t, index first, const detail::normalised<real>& n) {
+    parts::for_each_normalised_group(a, [&](index b, index t, index first, const parts::normalised<real>& n) {
         for (std::size_t i = 0; i < n.value.size(); ++i) {
             const index c = first + static_cast<index>(i);
             const real y = n.value[i] * a.weight[c] + (a.bias.data() ? a.bias[c] : real(0));
-            a.y(b, t, c) = static_cast<T>(gate_last ? y * detail::silu(static_cast<real>(a.z(b, t, c))) : y);
+            a.y(b, t, c) = static_cast<T>(gate_last ? y * parts::silu(static_cast<real>(a.z(b, t, c))) : y);
         }
     });
 }

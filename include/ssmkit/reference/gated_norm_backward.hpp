@@ -18,17 +18,17 @@ void gated_norm_backward(const gated_norm_backward_args<T>& a)
     const bool gated = f.z.data() != nullptr;
     for (index c = 0; c < a.dweight.extent(0); ++c) a.dweight[c] = real(0);
     for (index c = 0; c < a.dbias.extent(0); ++c) a.dbias[c] = real(0);
-    detail::for_each_normalised_group(f, [&](index b, index t, index first, const detail::normalised<real>& n) {
+    parts::for_each_normalised_group(f, [&](index b, index t, index first, const parts::normalised<real>& n) {
         std::vector<real> w;
         for (std::size_t i = 0; i < n.value.size(); ++i) {
             const index c = first + static_cast<index>(i);
             const real dy = static_cast<real>(a.dy(b, t, c)), z = gated ? static_cast<real>(f.z(b, t, c)) : real(0);
-            const real d = gated && f.norm_before_gate ? dy * detail::silu(z) : dy;
+            const real d = gated && f.norm_before_gate ? dy * parts::silu(z) : dy;
             if (a.dweight.data()) a.dweight[c] += d * n.value[i];
             if (a.dbias.data()) a.dbias[c] += d;
             if (a.dz.data() && f.norm_before_gate) {
                 const real y = n.value[i] * f.weight[c] + (f.bias.data() ? f.bias[c] : real(0));
-                a.dz(b, t, c) = static_cast<T>(dy * y * detail::silu_derivative(z));
+                a.dz(b, t, c) = static_cast<T>(dy * y * parts::silu_derivative(z));
             }
             w.push_back(d * f.weight[c]);
         }
@@ -37,8 +37,8 @@ void gated_norm_backward(const gated_norm_backward_args<T>& a)
             const index c = first + static_cast<index>(i);
             const real x = static_cast<real>(f.x(b, t, c)), z = gated ? static_cast<real>(f.z(b, t, c)) : real(0);
             const bool gate_first = gated && !f.norm_before_gate;
-            if (a.dx.data()) a.dx(b, t, c) = static_cast<T>(gate_first ? dv[i] * detail::silu(z) : dv[i]);
-            if (a.dz.data() && gate_first) a.dz(b, t, c) = static_cast<T>(dv[i] * x * detail::silu_derivative(z));
+            if (a.dx.data()) a.dx(b, t, c) = static_cast<T>(gate_first ? dv[i] * parts::silu(z) : dv[i]);
+            if (a.dz.data() && gate_first) a.dz(b, t, c) = static_cast<T>(dv[i] * x * parts::silu_derivative(z));
         }
     });
 }

@@ -8,7 +8,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// What a head reads of a token, and what it does with its state: one function for each equation.
 template <class T>
@@ -126,7 +126,7 @@ void put_linear_attention_state(const std::vector<Real>& S, const view<Real, 4>&
     }
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// linear_attention (args/linear_attention.hpp) as its recurrence says it, token by token: the oracle of the tests, for any
 /// strides and options, in compute_t<T> throughout.
@@ -138,17 +138,17 @@ void linear_attention(const linear_attention_args<T>& a)
     const index key = a.k.extent(3), value = a.v.extent(3);
     const real scale = linear_attention_scale<T>(a.scale, key);
     for (index sequence = 0; sequence < linear_attention_sequence_count(a); ++sequence) {
-        const detail::linear_attention_sequence of = detail::linear_attention_sequence_at(a, sequence);
+        const parts::linear_attention_sequence of = parts::linear_attention_sequence_at(a, sequence);
         for (index head = 0; head < a.v.extent(2); ++head) {
-            std::vector<real> state = detail::linear_attention_state(a, a.initial_state, sequence, head);
+            std::vector<real> state = parts::linear_attention_state(a, a.initial_state, sequence, head);
             const view<real, 2> S(state, key, value);
             for (const index t : of.tokens) {
-                const auto token = detail::linear_attention_token_at(a, of.b, t, head);
+                const auto token = parts::linear_attention_token_at(a, of.b, t, head);
                 token.forget(S);
                 token.learn(S);
                 token.recall(S, scale, a.y[of.b][t][head]);
             }
-            detail::put_linear_attention_state(state, a.final_state, sequence, head);
+            parts::put_linear_attention_state(state, a.final_state, sequence, head);
         }
     }
 }

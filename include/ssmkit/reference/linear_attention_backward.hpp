@@ -21,27 +21,27 @@ void linear_attention_backward(const linear_attention_backward_args<T>& a)
     const real scale = linear_attention_scale<T>(f.scale, key);
 
     // What is summed over the heads of a group starts at zero.
-    for (const auto& sum : {a.dq, a.dk, a.dgk}) detail::for_each_element(sum, [](real& x) { x = 0; });
+    for (const auto& sum : {a.dq, a.dk, a.dgk}) parts::for_each_element(sum, [](real& x) { x = 0; });
 
     for (index sequence = 0; sequence < linear_attention_sequence_count(f); ++sequence) {
-        const detail::linear_attention_sequence of = detail::linear_attention_sequence_at(f, sequence);
+        const parts::linear_attention_sequence of = parts::linear_attention_sequence_at(f, sequence);
         for (index head = 0; head < nheads; ++head) {
             const index group = head / (nheads / f.k.extent(2));
 
-            std::vector<std::vector<real>> states{detail::linear_attention_state(f, f.initial_state, sequence, head)};
+            std::vector<std::vector<real>> states{parts::linear_attention_state(f, f.initial_state, sequence, head)};
             for (const index t : of.tokens) {  // states[step] is what that step meets
                 states.push_back(states.back());
-                const auto token = detail::linear_attention_token_at(f, of.b, t, head);
+                const auto token = parts::linear_attention_token_at(f, of.b, t, head);
                 token.forget({states.back(), key, value});
                 token.learn({states.back(), key, value});
             }
 
             // The gradient of the state, from everything that happens later.
-            std::vector<real> gradient = detail::linear_attention_state(f, a.dfinal_state, sequence, head);
+            std::vector<real> gradient = parts::linear_attention_state(f, a.dfinal_state, sequence, head);
             const view<real, 2> G(gradient, key, value);
             for (std::size_t step = of.tokens.size(); step-- > 0;) {
                 const index t = of.tokens[step];
-                const auto token = detail::linear_attention_token_at(f, of.b, t, head);
+                const auto token = parts::linear_attention_token_at(f, of.b, t, head);
                 std::vector<real> before = states[step];
                 const view<real, 2> S(states[step + 1], key, value), decayed(before, key, value);
                 token.forget(decayed);
@@ -82,7 +82,7 @@ void linear_attention_backward(const linear_attention_backward_args<T>& a)
                 if (a.dg.data()) a.dg(of.b, t, head) = dg;
                 if (a.dbeta.data()) a.dbeta(of.b, t, head) = dbeta;
             }
-            detail::put_linear_attention_state(gradient, a.dinitial_state, sequence, head);
+            parts::put_linear_attention_state(gradient, a.dinitial_state, sequence, head);
         }
     }
 }

@@ -22,7 +22,7 @@ void linear_attention_update(const linear_attention_update_args<T>& a)
                 continue;
             }
             const index group = head / (nheads / a.k.extent(1));
-            detail::linear_attention_token<T> token{.q = a.q[b][group], .k = a.k[b][group], .v = a.v[b][head]};
+            parts::linear_attention_token<T> token{.q = a.q[b][group], .k = a.k[b][group], .v = a.v[b][head]};
             if (a.gk.data()) token.gk = a.gk[b][group];
             if (a.g.data()) token.g = static_cast<real>(a.g(b, head));
             if (a.beta.data()) token.beta = static_cast<real>(a.beta(b, head));

@@ -6,7 +6,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 template <class T>
 T linear_scan_conjugate(const T& x)
@@ -18,7 +18,7 @@ T linear_scan_conjugate(const T& x)
     }
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The gradients of the linear scan as their equations say it (args/linear_scan_backward.hpp): the oracle of the tests.
 template <class T>
@@ -43,10 +43,10 @@ void linear_scan_backward(const linear_scan_backward_args<T>& a)
                 if (a.da.data() && !reset) {
                     const state_type initial = f.initial_state.data() ? f.initial_state(b, n) : state_type(0);
                     const state_type h = step > 0 ? static_cast<state_type>(f.h(b, before, n)) : initial;
-                    a.da(b, t, n) += s * detail::linear_scan_conjugate(h);
+                    a.da(b, t, n) += s * parts::linear_scan_conjugate(h);
                 }
                 if (a.db.data()) a.db(b, t, n) = static_cast<T>(s);
-                later = reset ? state_type(0) : detail::linear_scan_conjugate(f.a(b, t, n)) * s;
+                later = reset ? state_type(0) : parts::linear_scan_conjugate(f.a(b, t, n)) * s;
             }
             if (a.dinitial_state.data()) a.dinitial_state(b, n) = later;
         }

@@ -8,7 +8,7 @@
 
 #include <ssmkit/view.hpp>
 
-namespace ssmkit::reference::detail {
+namespace ssmkit::reference::parts {
 
 /// The power of 2 that brings m near 1; 1 where there is none.
 template <class Real>
@@ -66,4 +66,4 @@ private:
     Real scale_, r_;
 };
 
-}  // namespace ssmkit::reference::detail
+}  // namespace ssmkit::reference::parts

@@ -8,7 +8,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 using s4_number = std::complex<double>;
 
@@ -112,7 +112,7 @@ std::vector<s4_number> s4_state_column(const s4_kernel_args<T>& a, const s4_full
     return column;
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// S4's kernel (args/s4_kernel.hpp) by dense matrices: K̂(ω) = 2 C̃ M(ω)^-1 ΔB at every node and the inverse transform as its
 /// sum says it. The oracle of the tests; double inside.
@@ -120,7 +120,7 @@ template <class T>
 void s4_kernel(const s4_kernel_args<T>& a)
 {
     check(a);
-    using namespace detail;
+    using namespace parts;
     const index dim = a.C.extent(1), channels = a.C.extent(0), length = a.K.extent(2);
     const index n = ssmkit::detail::s4_transform_length(a, length), batch = a.K_state.data() ? a.initial_state.extent(0) : 0;
     for (index h = 0; h < dim; ++h) {

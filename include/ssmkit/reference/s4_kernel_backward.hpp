@@ -11,7 +11,7 @@ template <class T>
 void s4_kernel_backward(const s4_kernel_backward_args<T>& a)
 {
     check(a);
-    using namespace detail;
+    using namespace parts;
     const s4_kernel_args<T>& f = a.forward;
     const index dim = f.C.extent(1), channels = f.C.extent(0), state = f.C.extent(2), length = a.dK.extent(2), rank = f.P.extent(0);
     const index n = ssmkit::detail::s4_transform_length(f, length), batch = a.dK_state.data() ? f.initial_state.extent(0) : 0;

@@ -12,7 +12,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// One pole of S4D: weights times gain times e^{log (l - origin)}.
 struct s4d_pole {
@@ -63,7 +63,7 @@ double s4d_factor(const s4d_kernel_args<T>& a)
     return a.conjugate_pairs && a.method != s4d_discretization::dss ? 2 : 1;
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The kernel of S4D as its equations say it (args/s4d_kernel.hpp): the oracle of the tests. Adds up in double.
 template <class T>
@@ -73,23 +73,23 @@ void s4d_kernel(const s4d_kernel_args<T>& a)
     using complex = std::complex<double>;
     const index length = a.K.extent(2), state = a.C.extent(2);
     for (index h = 0; h < a.C.extent(1); ++h) {
-        std::vector<detail::s4d_pole> poles;
-        for (index n = 0; n < state; ++n) poles.push_back(detail::s4d_pole_of(a, h, n, length));
+        std::vector<parts::s4d_pole> poles;
+        for (index n = 0; n < state; ++n) poles.push_back(parts::s4d_pole_of(a, h, n, length));
         for (index c = 0; c < a.C.extent(0); ++c) {
             for (index l = 0; l < length; ++l) {
                 double sum = 0;
                 for (index n = 0; n < state; ++n) {
-                    const detail::s4d_pole& p = poles[static_cast<std::size_t>(n)];
-                    sum += (detail::s4d_output(a, c, h, n) * complex(a.B(h % a.A.extent(0), n)) * p.gain * p.power(l)).real();
+                    const parts::s4d_pole& p = poles[static_cast<std::size_t>(n)];
+                    sum += (parts::s4d_output(a, c, h, n) * complex(a.B(h % a.A.extent(0), n)) * p.gain * p.power(l)).real();
                 }
-                a.K(c, h, l) = static_cast<T>(detail::s4d_factor(a) * sum);
+                a.K(c, h, l) = static_cast<T>(parts::s4d_factor(a) * sum);
                 for (index b = 0; b < a.K_state.extent(0); ++b) {
                     sum = 0;
                     for (index n = 0; n < state; ++n) {
                         const complex power = poles[static_cast<std::size_t>(n)].power(l + 1);
-                        sum += (detail::s4d_output(a, c, h, n) * power * complex(a.initial_state(b, h, n))).real();
+                        sum += (parts::s4d_output(a, c, h, n) * power * complex(a.initial_state(b, h, n))).real();
                     }
-                    a.K_state(b, c, h, l) = static_cast<T>(detail::s4d_factor(a) * sum);
+                    a.K_state(b, c, h, l) = static_cast<T>(parts::s4d_factor(a) * sum);
                 }
             }
         }

@@ -7,7 +7,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// Σ u_l conj(λ^l) and Σ l u_l conj(λ^{l-1}), powers l - origin.
 struct s4d_moments {
@@ -39,7 +39,7 @@ discretize_gradient<std::complex<double>> s4d_pole_backward(const s4d_kernel_arg
     return {delta * dz + g.A, (dz * std::conj(A)).real(), 0};
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The gradients of S4D's kernel as their equations say it (args/s4d_kernel_backward.hpp): the oracle of the tests.
 template <class T>
@@ -49,7 +49,7 @@ void s4d_kernel_backward(const s4d_kernel_backward_args<T>& a)
     using complex = std::complex<double>;
     const s4d_kernel_args<T>& f = a.forward;
     const index length = a.dK.extent(2), copies = f.A.extent(0), batch = a.dK_state.extent(0);
-    const double factor = detail::s4d_factor(f);
+    const double factor = parts::s4d_factor(f);
     for (index h = 0; h < a.ddelta.extent(0); ++h) {  // elements that several indices share are sums
         for (index n = 0; n < a.ddelta.extent(1); ++n) a.ddelta(h, n) = 0;
     }
@@ -58,20 +58,20 @@ void s4d_kernel_backward(const s4d_kernel_backward_args<T>& a)
             complex dA = 0, dB = 0;
             const complex B(f.B(s, n));
             for (index h = s; h < f.C.extent(1); h += copies) {
-                const detail::s4d_pole p = detail::s4d_pole_of(f, h, n, length);
+                const parts::s4d_pole p = parts::s4d_pole_of(f, h, n, length);
                 complex dpole = 0, dgain = 0;
                 for (index b = 0; b < a.dinitial_state.extent(0); ++b) a.dinitial_state(b, h, n) = 0;
                 for (index c = 0; c < f.C.extent(0); ++c) {
-                    const complex C = detail::s4d_output(f, c, h, n);
-                    const bool dropped = detail::s4d_beyond_band(f, h, n);
-                    const detail::s4d_moments m(p, a.dK[c][h]);
+                    const complex C = parts::s4d_output(f, c, h, n);
+                    const bool dropped = parts::s4d_beyond_band(f, h, n);
+                    const parts::s4d_moments m(p, a.dK[c][h]);
                     complex dC = factor * m.sum * std::conj(B * p.gain);
                     dpole += factor * m.derivative * std::conj(C * B * p.gain);
                     dgain += factor * m.sum * std::conj(C * B);
                     dB += factor * m.sum * std::conj(C * p.gain);
                     for (index b = 0; b < batch; ++b) {  // weights C λ s
                         const complex state(f.initial_state(b, h, n));
-                        const detail::s4d_moments k(p, a.dK_state[b][c][h]);
+                        const parts::s4d_moments k(p, a.dK_state[b][c][h]);
                         dC += factor * k.sum * std::conj(p.value * state);
                         dpole += factor * (k.derivative * std::conj(C * p.value * state) + k.sum * std::conj(C * state));
                         if (a.dinitial_state.data())
@@ -79,7 +79,7 @@ void s4d_kernel_backward(const s4d_kernel_backward_args<T>& a)
                     }
                     if (a.dC.data()) a.dC(c, h, n) = dropped ? std::complex<T>(0) : std::complex<T>(dC);
                 }
-                const auto g = detail::s4d_pole_backward(f, h, n, length, dpole, dgain);
+                const auto g = parts::s4d_pole_backward(f, h, n, length, dpole, dgain);
                 dA += g.A;
                 if (a.ddelta.data()) a.ddelta(h, n) += f.rate * g.delta;
             }

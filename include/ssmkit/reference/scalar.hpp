@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-namespace ssmkit::reference::detail {
+namespace ssmkit::reference::parts {
 
 // The elementary functions of the reference operations, for float and double.
 
@@ -41,4 +41,4 @@ Real silu_derivative(Real x)
     return s * (Real(1) + x * (Real(1) - s));
 }
 
-}  // namespace ssmkit::reference::detail
+}  // namespace ssmkit::reference::parts

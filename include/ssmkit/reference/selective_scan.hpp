@@ -10,7 +10,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// The position that is visited at a step.
 template <class T, class Param>
@@ -71,7 +71,7 @@ void selective_scan_channel(const selective_scan_args<T, Param>& a, index b, ind
     }
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The selective scan (args/selective_scan.hpp) as its equations say it: the oracle of the tests, for any strides and
 /// options, in compute_t<T> throughout.
@@ -84,7 +84,7 @@ void selective_scan(const selective_scan_args<T, Param>& a)
     for (index b = 0; b < a.u.extent(0); ++b) {
         for (index c = 0; c < a.u.extent(2); ++c) {
             index emitted = 0;
-            detail::selective_scan_channel(
+            parts::selective_scan_channel(
                 a, b, c,
                 [&](index step, const std::vector<Param>& h) {
                     for (; emitted < a.snapshot_after.extent(1) && a.snapshot_after(b, emitted) == step; ++emitted) {
@@ -96,7 +96,7 @@ void selective_scan(const selective_scan_args<T, Param>& a)
                 },
                 [&](index, index t, real p) {
                     if (a.y_ungated.data()) a.y_ungated(b, t, c) = static_cast<T>(p);
-                    a.y(b, t, c) = static_cast<T>(a.z.data() ? p * detail::silu(static_cast<real>(a.z(b, t, c))) : p);
+                    a.y(b, t, c) = static_cast<T>(a.z.data() ? p * parts::silu(static_cast<real>(a.z(b, t, c))) : p);
                 });
         }
     }

@@ -11,7 +11,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// conj and the real part for real numbers too, where std::conj would turn them into complex ones.
 template <class Param>
@@ -56,7 +56,7 @@ void clear(const view<T, Rank>& v)
     for_each_element(view<T, Rank>(v.data(), extents, v.strides()), [](T& x) { x = T(0); });
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// The gradients of the selective scan (args/selective_scan_backward.hpp) as their equations say it: the oracle of the
 /// tests. It keeps all states of a channel, (length + 1) * state numbers.
@@ -65,18 +65,18 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a)
 {
     check(a);
     using real = compute_t<T>;
-    using detail::conjugate;
-    using detail::real_part;
+    using parts::conjugate;
+    using parts::real_part;
     constexpr real m = ssmkit::detail::is_complex<Param> ? 2 : 1;
     const selective_scan_args<T, Param>& f = a.forward;
     const index length = f.u.extent(1), dim = f.u.extent(2), state = f.A.extent(1);
 
     // What is summed over tokens or channels starts at zero.
-    detail::clear(a.dA);
-    detail::clear(a.dB);
-    detail::clear(a.dC);
-    detail::clear(a.dD);
-    detail::clear(a.ddelta_bias);
+    parts::clear(a.dA);
+    parts::clear(a.dB);
+    parts::clear(a.dC);
+    parts::clear(a.dD);
+    parts::clear(a.ddelta_bias);
 
     std::vector<Param> states(static_cast<std::size_t>((length + 1) * state));
     std::vector<Param> gradient(static_cast<std::size_t>(state));
@@ -87,7 +87,7 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a)
     for (index b = 0; b < f.u.extent(0); ++b) {
         for (index c = 0; c < dim; ++c) {
             const index group_of_B = c / (dim / f.B.extent(2)), group_of_C = c / (dim / f.C.extent(2));
-            detail::selective_scan_channel(
+            parts::selective_scan_channel(
                 f, b, c,
                 [&](index step, const std::vector<Param>& h) {
                     for (index n = 0; n < state; ++n) state_after(step, n) = h[static_cast<std::size_t>(n)];
@@ -109,15 +109,15 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a)
             add_snapshots(length);
 
             for (index step = length; step-- > 0;) {
-                const index t = detail::selective_scan_position(f, step);
+                const index t = parts::selective_scan_position(f, step);
                 const real u = static_cast<real>(f.u(b, t, c)), dy = static_cast<real>(a.dy(b, t, c));
-                const detail::step_size<real> delta = detail::selective_scan_step_size(f, b, t, c);
+                const parts::step_size<real> delta = parts::selective_scan_step_size(f, b, t, c);
                 const bool reset = f.reset.data() && f.reset(b, t) != 0;
                 real dp = dy;
                 if (f.z.data()) {
                     const real z = static_cast<real>(f.z(b, t, c)), p = ungated[static_cast<std::size_t>(step)];
-                    dp = dy * detail::silu(z);
-                    if (a.dz.data()) a.dz(b, t, c) = static_cast<T>(dy * p * detail::silu_derivative(z));
+                    dp = dy * parts::silu(z);
+                    if (a.dz.data()) a.dz(b, t, c) = static_cast<T>(dy * p * parts::silu_derivative(z));
                 }
                 real du = f.D.data() ? f.D[c] * dp : real(0), ddelta = 0;
                 for (index n = 0; n < state; ++n) {
@@ -134,7 +134,7 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a)
                     if (a.dC.data()) a.dC(b, t, group_of_C, n) += m * dp * conjugate(state_after(step + 1, n));
                     G = reset ? Param(0) : conjugate(decay) * G;
                 }
-                if (f.delta_softplus) ddelta *= detail::softplus_derivative(delta.raw);
+                if (f.delta_softplus) ddelta *= parts::softplus_derivative(delta.raw);
                 if (a.du.data()) a.du(b, t, c) = static_cast<T>(du);
                 if (a.ddelta.data()) a.ddelta(b, t, c) = static_cast<T>(ddelta);
                 if (a.dD.data()) a.dD[c] += dp * u;

@@ -27,7 +27,7 @@ void selective_state_update(const selective_state_update_args<T>& a)
                 const real u = static_cast<real>(a.u(b, head, c));
                 real delta = static_cast<real>(a.delta(b, head, c));
                 if (a.delta_bias.data()) delta += a.delta_bias(head, c);
-                if (a.delta_softplus) delta = detail::softplus(delta);
+                if (a.delta_softplus) delta = parts::softplus(delta);
                 real y = 0;
                 for (index n = 0; n < a.h.extent(3); ++n) {
                     real& h = a.h(entry, head, c, n);
@@ -35,7 +35,7 @@ void selective_state_update(const selective_state_update_args<T>& a)
                     y += static_cast<real>(a.C(b, group, n)) * h;
                 }
                 if (a.D.data()) y += a.D(head, c) * u;
-                if (a.z.data()) y *= detail::silu(static_cast<real>(a.z(b, head, c)));
+                if (a.z.data()) y *= parts::silu(static_cast<real>(a.z(b, head, c)));
                 a.y(b, head, c) = static_cast<T>(y);
             }
         }

@@ -10,7 +10,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// What a head does with a token.
 template <class Real>
@@ -95,7 +95,7 @@ std::vector<compute_t<T>> ssd_initial_state(const ssd_args<T>& a, index sequence
     return h;
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// ssd (args/ssd.hpp) as its recurrence says it, token by token: the oracle of the tests, for any strides and options, in
 /// compute_t<T> throughout. Chunks only tell what to put out when.
@@ -108,9 +108,9 @@ void ssd(const ssd_args<T>& a)
         for (std::size_t n = 0; n < h.size(); ++n) out(at..., n) = h[n];
     };
     for (index sequence = 0; sequence < ssd_sequence_count(a); ++sequence) {
-        const index b = detail::ssd_batch(a, sequence);
+        const index b = parts::ssd_batch(a, sequence);
         for (index head = 0; head < a.u.extent(2); ++head) {
-            const auto steps = detail::ssd_steps(a, sequence, head);
+            const auto steps = parts::ssd_steps(a, sequence, head);
             const index length = static_cast<index>(steps.size());
 
             real log_decay = 0;
@@ -123,19 +123,19 @@ void ssd(const ssd_args<T>& a)
             }
 
             for (index channel = 0; channel < a.u.extent(3); ++channel) {
-                std::vector<real> h = detail::ssd_initial_state(a, sequence, head, channel);
+                std::vector<real> h = parts::ssd_initial_state(a, sequence, head, channel);
                 for (index c = 0, first = 0; first < length; ++c, first += a.chunk) {
                     const index last = length - first > a.chunk ? first + a.chunk : length;
                     if (a.prev_states.data()) keep(a.prev_states, h, b, c, head, channel);
                     if (a.chunk_states.data()) {
                         std::vector<real> from_zero(h.size());
-                        detail::ssd_channel(a, steps, b, head, channel, first, last, from_zero, [](index, real) {});
+                        parts::ssd_channel(a, steps, b, head, channel, first, last, from_zero, [](index, real) {});
                         keep(a.chunk_states, from_zero, b, c, head, channel);
                     }
-                    detail::ssd_channel(a, steps, b, head, channel, first, last, h, [&](index step, real p) {
+                    parts::ssd_channel(a, steps, b, head, channel, first, last, h, [&](index step, real p) {
                         const auto& s = steps[static_cast<std::size_t>(step)];
                         const bool gated = a.z.data() && !s.padding;
-                        const real y = gated ? p * detail::silu(static_cast<real>(a.z(b, s.t, head, channel))) : p;
+                        const real y = gated ? p * parts::silu(static_cast<real>(a.z(b, s.t, head, channel))) : p;
                         if (a.y_ungated.data()) a.y_ungated(b, s.t, head, channel) = static_cast<T>(p);
                         a.y(b, s.t, head, channel) = static_cast<T>(y);
                     });

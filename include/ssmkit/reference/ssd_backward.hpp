@@ -21,26 +21,26 @@ void ssd_backward(const ssd_backward_args<T>& a)
     const index nheads = f.u.extent(2), headdim = f.u.extent(3), state = f.B.extent(3);
 
     // What is summed over tokens, heads or channels starts at zero.
-    detail::clear(a.dA);
-    detail::clear(a.dB);
-    detail::clear(a.dC);
-    detail::clear(a.dD);
-    detail::clear(a.ddelta_bias);
+    parts::clear(a.dA);
+    parts::clear(a.dB);
+    parts::clear(a.dC);
+    parts::clear(a.dD);
+    parts::clear(a.ddelta_bias);
 
     for (index sequence = 0; sequence < ssd_sequence_count(f); ++sequence) {
-        const index b = detail::ssd_batch(f, sequence);
+        const index b = parts::ssd_batch(f, sequence);
         for (index head = 0; head < nheads; ++head) {
             const index group = head / (nheads / f.B.extent(2));
-            const auto steps = detail::ssd_steps(f, sequence, head);
+            const auto steps = parts::ssd_steps(f, sequence, head);
             const index length = static_cast<index>(steps.size());
             const real A = f.A[head];
             std::vector<real> dsteps(steps.size()), dA(steps.size());  // dΔ and Δ q, which all channels of the head add to
 
             for (index channel = 0; channel < headdim; ++channel) {
-                std::vector<real> h = detail::ssd_initial_state(f, sequence, head, channel);
+                std::vector<real> h = parts::ssd_initial_state(f, sequence, head, channel);
                 std::vector<std::vector<real>> states{h};  // after step - 1, so that states[step] is what that step meets
                 std::vector<real> ungated;
-                detail::ssd_channel(f, steps, b, head, channel, 0, length, h, [&](index, real p) {
+                parts::ssd_channel(f, steps, b, head, channel, 0, length, h, [&](index, real p) {
                     states.push_back(h);
                     ungated.push_back(p);
                 });
@@ -60,8 +60,8 @@ void ssd_backward(const ssd_backward_args<T>& a)
                         real dp = dy;
                         if (f.z.data()) {
                             const real z = static_cast<real>(f.z(b, s.t, head, channel));
-                            dp = dy * detail::silu(z);
-                            dz = dy * ungated[step] * detail::silu_derivative(z);
+                            dp = dy * parts::silu(z);
+                            dz = dy * ungated[step] * parts::silu_derivative(z);
                         }
                         if (f.D.data()) du = f.D(head, channel) * dp;
                         if (a.dD.data()) a.dD(head, channel) += dp * u;
@@ -97,7 +97,7 @@ void ssd_backward(const ssd_backward_args<T>& a)
                 const bool clamped = s.r < f.delta_min || s.r > f.delta_max;  // a NaN is not
                 real ddelta = 0;
                 if (!s.padding && !clamped && headdim * state > 0) {  // where there is a state that the step changes
-                    ddelta = f.delta_softplus ? dsteps[step] * detail::softplus_derivative(s.raw) : dsteps[step];
+                    ddelta = f.delta_softplus ? dsteps[step] * parts::softplus_derivative(s.raw) : dsteps[step];
                 }
                 if (a.ddelta.data()) a.ddelta(b, s.t, head) = static_cast<T>(ddelta);
                 if (a.ddelta_bias.data()) a.ddelta_bias[head] += ddelta;

@@ -6,7 +6,7 @@
 
 namespace ssmkit::reference {
 
-namespace detail {
+namespace parts {
 
 /// e^{lz}
 inline std::complex<double> power_of_pole(const std::complex<double>& log_pole, index l)
@@ -15,7 +15,7 @@ inline std::complex<double> power_of_pole(const std::complex<double>& log_pole, 
     return std::exp(static_cast<double>(l) * log_pole);
 }
 
-}  // namespace detail
+}  // namespace parts
 
 /// Sums of powers as their equation says it (args/vandermonde.hpp): the oracle of the tests. Adds up in double.
 template <class T>
@@ -27,7 +27,7 @@ void vandermonde(const vandermonde_args<T>& a)
             for (index l = 0; l < a.K.extent(2); ++l) {
                 double sum = 0;
                 for (index n = 0; n < a.w.extent(2); ++n) {
-                    const std::complex<double> power = detail::power_of_pole(a.log_pole(h, n), l), w(a.w(c, h, n));
+                    const std::complex<double> power = parts::power_of_pole(a.log_pole(h, n), l), w(a.w(c, h, n));
                     sum += w.real() * power.real() - w.imag() * power.imag();
                 }
                 a.K(c, h, l) = static_cast<T>(a.conjugate_pairs ? 2 * sum : sum);

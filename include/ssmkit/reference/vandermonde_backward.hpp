@@ -19,7 +19,7 @@ void vandermonde_backward(const vandermonde_backward_args<T>& a)
                 std::complex<double> sum = 0, weighted = 0;
                 for (index l = 0; l < a.dK.extent(2); ++l) {
                     const double dK = static_cast<double>(a.dK(c, h, l));
-                    const std::complex<double> power = std::conj(detail::power_of_pole(f.log_pole(h, n), l));
+                    const std::complex<double> power = std::conj(parts::power_of_pole(f.log_pole(h, n), l));
                     sum += dK * power;
                     weighted += static_cast<double>(l) * dK * power;
                 }

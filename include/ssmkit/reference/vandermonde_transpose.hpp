@@ -16,7 +16,7 @@ void vandermonde_transpose(const vandermonde_transpose_args<T>& a)
                 std::complex<double> sum = 0, weighted = 0;
                 for (index l = 0; l < a.u.extent(2); ++l) {
                     const std::complex<double> term =
-                        static_cast<double>(a.u(c, h, l)) * detail::power_of_pole(a.log_pole(h, n), l);
+                        static_cast<double>(a.u(c, h, l)) * parts::power_of_pole(a.log_pole(h, n), l);
                     sum += term;
                     weighted += static_cast<double>(l) * term;
                 }

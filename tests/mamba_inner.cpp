@@ -5,6 +5,7 @@
 #include "../examples/common/mamba_block.hpp"
 
 #include "catch.hpp"
+#include "operations/operations.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -121,8 +122,8 @@ TEMPLATE_TEST_CASE("mamba_inner: gradients are difference quotients, for kernels
             for_each_argument(p.weights, d.weights, check);
         }
     };
-    check_all(mamba::kernels{pool});
-    check_all(mamba::references{});
+    check_all(operations{.reference = false, .pool = pool});
+    check_all(operations{.reference = true, .pool = pool});
 }
 
 TEMPLATE_TEST_CASE("mamba_inner: kernels in float agree with the reference in double", "", float, std::complex<float>)
@@ -139,8 +140,8 @@ TEMPLATE_TEST_CASE("mamba_inner: kernels in float agree with the reference in do
             using element = typename std::remove_cvref_t<decltype(b)>::Scalar;
             CHECK((a.template cast<element>() - b).norm() <= 1e-5 * b.norm());
         };
-        check(mamba_inner(p.weights, p.xz, batch, mamba::kernels{pool}, kept),
-              mamba_inner(expected.weights, expected.xz, batch, mamba::references{}, kept_expected));
+        check(mamba_inner(p.weights, p.xz, batch, operations{.reference = false, .pool = pool}, kept),
+              mamba_inner(expected.weights, expected.xz, batch, operations{.reference = true, .pool = pool}, kept_expected));
         check(kept.final_state, kept_expected.final_state);
     }
 }
@@ -160,7 +161,7 @@ TEST_CASE("mamba_block: any cut between prefill and steps gives the same outputs
     weights.set_A_log(matrix<double>::Random(dim, state));
     const matrix<double> tokens = matrix<double>::Random(batch * length, hidden);
     threads pool(1);
-    const mamba::kernels run{pool};
+    const operations run{.reference = false, .pool = pool};
     mamba::block_activations<double> kept;
     const matrix<double> whole = mamba_block(weights, tokens, batch, run, kept);
     const auto end = state_after(weights, kept, batch);

@@ -1,5 +1,6 @@
 #include "allocation_count.hpp"
 #include "catch.hpp"
+#include "operations/operations.hpp"
 
 #include <algorithm>
 #include <array>
@@ -377,7 +378,7 @@ TEST_CASE("mamba_lm: a Mamba-2 model computes what the block of examples/common 
                           .delta_max = static_cast<double>(sizes->delta_max),
                           .norm_before_gate = sizes->norm_before_gate}};
             mamba::mamba2_block_activations<double> kept;
-            residual += mamba_block(block, normed(residual), 1, mamba::references{}, kept);
+            residual += mamba_block(block, normed(residual), 1, ssmkit::testing::operations{.reference = true, .pool = pool}, kept);
         }
         const mamba::matrix<double> expected = normed(residual) * lm.w.head.weight.cast<double>().transpose();
         model m(lm.c, lm.w, pool);

@@ -9,6 +9,7 @@
 #include "../examples/common/mamba2_block.hpp"
 
 #include "catch.hpp"
+#include "operations/operations.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -157,10 +158,10 @@ TEST_CASE("mamba_split_conv1d_scan: kernels and references compute the definitio
         const auto check = [&](const auto& run) {
             CHECK((mamba_split_conv1d_scan(p.weights, p.zxbcdt, p.sequences, run, kept) - y).norm() < 1e-12 * y.norm());
         };
-        check(mamba::kernels{pool});
-        check(mamba::references{});
+        check(operations{.reference = false, .pool = pool});
+        check(operations{.reference = true, .pool = pool});
         const matrix<float> single =
-            mamba_split_conv1d_scan(narrow.weights, narrow.zxbcdt, narrow.sequences, mamba::kernels{pool}, kept_narrow);
+            mamba_split_conv1d_scan(narrow.weights, narrow.zxbcdt, narrow.sequences, operations{.reference = false, .pool = pool}, kept_narrow);
         CHECK((single.cast<double>() - y).norm() < 1e-5 * y.norm());
         CHECK((kept_narrow.final_state.cast<double>() - kept.final_state).norm() < 1e-5 * kept.final_state.norm());
     }
@@ -213,15 +214,15 @@ TEST_CASE("mamba_split_conv1d_scan: gradients are difference quotients, for kern
             if (s.initial_state) check("initial_state", p.sequences.initial_state, d.initial_state);
         }
     };
-    check_all(mamba::kernels{pool});
-    check_all(mamba::references{});
+    check_all(operations{.reference = false, .pool = pool});
+    check_all(operations{.reference = true, .pool = pool});
 }
 
 TEST_CASE("mamba2_block: any cut between prefill and steps gives the same outputs and states")
 {
     constexpr index hidden = 5;
     threads pool(1);
-    const mamba::kernels run{pool};
+    const operations run{.reference = false, .pool = pool};
     for (const setup& s : setups) {
         if (s.initial_state || s.packed) continue;  // a block starts from nothing
         CAPTURE(s.name);
@@ -258,7 +259,7 @@ TEST_CASE("mamba2_block: the gradients of its own weights and input are differen
 {
     constexpr index hidden = 5;
     threads pool(2);
-    const mamba::kernels run{pool};
+    const operations run{.reference = false, .pool = pool};
     split_problem<double> p(setups[1]);
     mamba::mamba2_block_weights<double> weights{.in_proj_weight = matrix<double>::Random(p.weights.inputs(), hidden),
                                                 .in_proj_bias = row<double>::Random(p.weights.inputs()),

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <complex>
 #include <cstddef>
+#include <utility>
 
 #include <ssmkit/args/long_conv_kernel.hpp>
 #include <ssmkit/detail/real_fft.hpp>
@@ -227,6 +228,13 @@ void long_conv_kernel(const long_conv_kernel_args<T>& a, workspace lent = {}, Ex
     detail::run_long_conv<Arch, T>("long_conv_kernel", a, {}, {}, lent, exec);
 }
 
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void long_conv_kernel(const long_conv_kernel_args<T>& a, Exec&& exec)
+{
+    long_conv_kernel<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
 template <class Arch = xsimd::default_arch, class T>
 std::size_t long_conv_kernel_backward_workspace_size(const long_conv_kernel_backward_args<T>& a, std::size_t workers = 1)
 {
@@ -241,19 +249,27 @@ void long_conv_kernel_backward(const long_conv_kernel_backward_args<T>& a, works
     detail::run_long_conv<Arch, T>("long_conv_kernel_backward", a.forward, a.dK, a.dkernel, lent, exec);
 }
 
-/// The envelope at double_exponential_args, each element rounded once.
-template <class T>
-void double_exponential(const double_exponential_args<T>& a)
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void long_conv_kernel_backward(const long_conv_kernel_backward_args<T>& a, Exec&& exec)
+{
+    long_conv_kernel_backward<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
+/// The envelope at double_exponential_args, each element rounded once; work splits over dim.
+template <class T, execution_resource Exec = in_place>
+void double_exponential(const double_exponential_args<T>& a, Exec&& exec = {})
 {
     check(a);
     const double dim = static_cast<double>(a.envelope.extent(1)), length = static_cast<double>(a.envelope.extent(2));
-    for (index h = 0; h < a.envelope.extent(1); ++h) {
+    detail::run_tasks(exec, static_cast<std::size_t>(a.envelope.extent(1)), [&](std::size_t task, std::size_t) {
+        const index h = static_cast<index>(task);
         const double rate = std::pow(std::floor(dim / 2), static_cast<double>(h) / dim);
         for (index l = 0; l < a.envelope.extent(2); ++l) {
             const T value = static_cast<T>(std::exp(-static_cast<double>(l) / length * rate));
             for (index c = 0; c < a.envelope.extent(0); ++c) a.envelope(c, h, l) = value;
         }
-    }
+    });
 }
 
 }  // namespace ssmkit

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <utility>
 
 #include <ssmkit/args/separable_conv.hpp>
 #include <ssmkit/detail/separable_rows.hpp>
@@ -111,6 +112,13 @@ void separable_conv(const separable_conv_args<T, Axes>& a, workspace lent = {}, 
     }
 }
 
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, std::size_t Axes, execution_resource Exec>
+void separable_conv(const separable_conv_args<T, Axes>& a, Exec&& exec)
+{
+    separable_conv<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
 template <class Arch = xsimd::default_arch, class T, std::size_t Axes>
 std::size_t separable_conv_backward_workspace_size(const separable_conv_backward_args<T, Axes>& a, std::size_t workers = 1)
 {
@@ -190,6 +198,13 @@ void separable_conv_backward(const separable_conv_backward_args<T, Axes>& a, wor
             a.dD(c, h) = static_cast<T>(sum);
         }
     }
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, std::size_t Axes, execution_resource Exec>
+void separable_conv_backward(const separable_conv_backward_args<T, Axes>& a, Exec&& exec)
+{
+    separable_conv_backward<Arch>(a, workspace{}, std::forward<Exec>(exec));
 }
 
 }  // namespace ssmkit

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 
 #include <ssmkit/args/sgconv_kernel.hpp>
 #include <ssmkit/detail/math.hpp>
@@ -171,6 +172,13 @@ void sgconv_kernel(const sgconv_kernel_args<T>& a, workspace lent = {}, Exec&& e
     });
 }
 
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void sgconv_kernel(const sgconv_kernel_args<T>& a, Exec&& exec)
+{
+    sgconv_kernel<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
 template <class Arch = xsimd::default_arch, class T>
 std::size_t sgconv_kernel_backward_workspace_size(const sgconv_kernel_backward_args<T>& a, std::size_t workers = 1)
 {
@@ -216,6 +224,13 @@ void sgconv_kernel_backward(const sgconv_kernel_backward_args<T>& a, workspace l
         }
         if (a.ddecay.data()) a.ddecay[h] = static_cast<T>(ddecay);
     });
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void sgconv_kernel_backward(const sgconv_kernel_backward_args<T>& a, Exec&& exec)
+{
+    sgconv_kernel_backward<Arch>(a, workspace{}, std::forward<Exec>(exec));
 }
 
 }  // namespace ssmkit

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include <ssmkit/args/shift_kernel.hpp>
 #include <ssmkit/fft_conv.hpp>
@@ -93,6 +94,13 @@ void shift_kernel(const shift_kernel_args<T>& a, workspace lent = {}, Exec&& exe
     for (index b = 0; b < a.K_state.extent(0); ++b) correlate(a.state[b], a.K_state[b]);
 }
 
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void shift_kernel(const shift_kernel_args<T>& a, Exec&& exec)
+{
+    shift_kernel<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
 template <class Arch = xsimd::default_arch, class T>
 std::size_t shift_kernel_backward_workspace_size(const shift_kernel_backward_args<T>& a, std::size_t workers = 1)
 {
@@ -119,16 +127,25 @@ void shift_kernel_backward(const shift_kernel_backward_args<T>& a, workspace len
     fft_conv_backward<Arch>(x, workspace(all.take<std::byte>(bytes), bytes), exec);
 }
 
-/// One step of the shift model: shift_update_args. The lanes run along the state, which is moved from its end to its beginning.
-template <class Arch = xsimd::default_arch, class T>
-void shift_update(const shift_update_args<T>& a)
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void shift_kernel_backward(const shift_kernel_backward_args<T>& a, Exec&& exec)
+{
+    shift_kernel_backward<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
+/// One step of the shift model: shift_update_args. The lanes run along the state, which is moved from its end to its beginning;
+/// work splits over the batch.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
+void shift_update(const shift_update_args<T>& a, Exec&& exec = {})
 {
     using namespace detail;
     check(a);
-    const flush_denormals guard;
     const index state = a.B.extent(1), n = lanes<T, Arch>;
     const bool dense = a.state.stride(2) == 1 && a.B.stride(1) == 1 && a.C.stride(2) == 1;
-    for (index b = 0; b < a.u.extent(0); ++b) {
+    run_tasks(exec, static_cast<std::size_t>(a.u.extent(0)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
+        const index b = static_cast<index>(task);
         for (index h = 0; h < a.B.extent(0); ++h) {
             const T u = a.u(b, h);
             index left = state;
@@ -153,7 +170,7 @@ void shift_update(const shift_update_args<T>& a)
                 a.y(b, c, h) = sum;
             }
         }
-    }
+    });
 }
 
 template <class Arch = xsimd::default_arch, class T>
@@ -190,6 +207,13 @@ void shift_chunk(const shift_chunk_args<T>& a, workspace lent = {}, Exec&& exec 
             for (index i = length; i < state; ++i) a.final_state(b, h, i) += a.initial_state(b, h, i - length);
         }
     }
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void shift_chunk(const shift_chunk_args<T>& a, Exec&& exec)
+{
+    shift_chunk<Arch>(a, workspace{}, std::forward<Exec>(exec));
 }
 
 }  // namespace ssmkit

@@ -67,6 +67,13 @@ void toeplitz(const toeplitz_args<T>& a, workspace lent = {}, Exec&& exec = {})
     fft_conv<Arch>(detail::as_convolution<T>(a.u, a.v, a.y), lent, exec);
 }
 
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void toeplitz(const toeplitz_args<T>& a, Exec&& exec)
+{
+    toeplitz<Arch>(a, workspace{}, std::forward<Exec>(exec));
+}
+
 template <class Arch = xsimd::default_arch, class T>
 std::size_t toeplitz_backward_workspace_size(const toeplitz_backward_args<T>& a, std::size_t workers = 1)
 {
@@ -79,6 +86,13 @@ void toeplitz_backward(const toeplitz_backward_args<T>& a, workspace lent = {}, 
 {
     check(a);
     fft_conv_backward<Arch>(detail::as_convolution(a), lent, exec);
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void toeplitz_backward(const toeplitz_backward_args<T>& a, Exec&& exec)
+{
+    toeplitz_backward<Arch>(a, workspace{}, std::forward<Exec>(exec));
 }
 
 template <class Arch = xsimd::default_arch, class T>
@@ -137,6 +151,13 @@ void toeplitz_inverse(const toeplitz_inverse_args<T>& a, workspace lent = {}, Ex
         fft_conv_args<T> correction = step.correction;
         fft_conv<Arch>(correction, work, exec);
     }
+}
+
+/// The same with scratch memory of its own.
+template <class Arch = xsimd::default_arch, class T, execution_resource Exec>
+void toeplitz_inverse(const toeplitz_inverse_args<T>& a, Exec&& exec)
+{
+    toeplitz_inverse<Arch>(a, workspace{}, std::forward<Exec>(exec));
 }
 
 }  // namespace ssmkit

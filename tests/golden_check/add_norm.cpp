@@ -1,7 +1,9 @@
 #include <vector>
 
+#include <ssmkit/args/add_norm.hpp>
+#include <ssmkit/args/add_norm_backward.hpp>
+
 #include "golden.hpp"
-#include "operations.hpp"
 #include "tokens.hpp"
 
 namespace {
@@ -27,7 +29,7 @@ const golden::handler add_norm("add_norm", []<class T>(golden::element<T>, golde
     if (forward.residual_out.data() == nullptr) {
         forward.residual_out = {residual_out.data(), forward.x.extents(), forward.x.strides()};
     }
-    golden::operations{p}(forward);
+    p.run(forward);
     if (!p.has("dout")) return;
     const ssmkit::add_norm_backward_args<T> backward{
         .residual_out = forward.residual_out,
@@ -41,7 +43,7 @@ const golden::handler add_norm("add_norm", []<class T>(golden::element<T>, golde
         .dweight = p.output<real>("dweight", 0),
         .dbias = p.output<real>("dbias", 0),
     };
-    golden::operations{p}(backward);
+    p.run(backward);
 });
 
 }  // namespace

@@ -1,9 +1,7 @@
 #include <complex>
 
-#include <ssmkit/cauchy.hpp>
-#include <ssmkit/cauchy_backward.hpp>
-#include <ssmkit/reference/cauchy.hpp>
-#include <ssmkit/reference/cauchy_backward.hpp>
+#include <ssmkit/args/cauchy.hpp>
+#include <ssmkit/args/cauchy_backward.hpp>
 
 #include "golden.hpp"
 
@@ -22,7 +20,7 @@ const golden::handler cauchy("cauchy", []<class T>(golden::element<T>, problem& 
         .conjugate_pairs = p.flag<bool>("conj"),
         .out = p.output<complex>("out", 0, 1, 2),
     };
-    p.reference() ? ssmkit::reference::cauchy(forward) : ssmkit::cauchy(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
     const ssmkit::cauchy_backward_args<real> backward{
         .forward = forward,
@@ -31,7 +29,7 @@ const golden::handler cauchy("cauchy", []<class T>(golden::element<T>, problem& 
         .dz = p.output<complex>("d_z", 0),
         .dw = p.output<complex>("d_w", 0, 1),
     };
-    p.reference() ? ssmkit::reference::cauchy_backward(backward) : ssmkit::cauchy_backward(backward, p.execution());
+    p.run(backward);
 });
 
 }  // namespace

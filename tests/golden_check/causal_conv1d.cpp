@@ -2,13 +2,12 @@
 #include <stdexcept>
 #include <string>
 
-#include <ssmkit/causal_conv1d_update.hpp>
-#include <ssmkit/causal_conv1d_varlen_states.hpp>
-#include <ssmkit/reference/causal_conv1d_update.hpp>
-#include <ssmkit/reference/causal_conv1d_varlen_states.hpp>
+#include <ssmkit/args/causal_conv1d.hpp>
+#include <ssmkit/args/causal_conv1d_backward.hpp>
+#include <ssmkit/args/causal_conv1d_update.hpp>
+#include <ssmkit/args/causal_conv1d_varlen_states.hpp>
 
 #include "golden.hpp"
-#include "operations.hpp"
 
 namespace {
 
@@ -36,7 +35,7 @@ const golden::handler causal_conv1d("causal_conv1d", []<class T>(golden::element
         .y = p.output<T>("out", 0, 2, 1),
         .final_states = p.output<T>("final_states", 0, 1, 2),
     };
-    golden::operations{p}(forward);
+    p.run(forward);
     if (!p.has("dx")) return;
     const ssmkit::causal_conv1d_backward_args<T> backward{
         .forward = forward,
@@ -47,7 +46,7 @@ const golden::handler causal_conv1d("causal_conv1d", []<class T>(golden::element
         .dbias = p.output<real>("dbias", 0),
         .dinitial_states = p.output<T>("dinitial_states", 0, 1, 2),
     };
-    golden::operations{p}(backward);
+    p.run(backward);
 }, {.f32 = 3e-4});
 
 const golden::handler causal_conv1d_update("causal_conv1d_update", []<class T>(golden::element<T>, problem& p) {
@@ -64,7 +63,7 @@ const golden::handler causal_conv1d_update("causal_conv1d_update", []<class T>(g
         .conv_state_indices = p.input<std::int32_t>("conv_state_indices", 0),
         .y = one ? p.output<T>("out", 0, new_axis, 1) : p.output<T>("out", 0, 2, 1),
     };
-    p.reference() ? ssmkit::reference::causal_conv1d_update(a) : ssmkit::causal_conv1d_update(a, p.execution());
+    p.run(a);
 }, {.f32 = 3e-4});
 
 const golden::handler causal_conv1d_varlen_states("causal_conv1d_varlen_states", []<class T>(golden::element<T>, problem& p) {
@@ -77,8 +76,7 @@ const golden::handler causal_conv1d_varlen_states("causal_conv1d_varlen_states",
         .cu_seqlens = p.input<index>("cu_seqlens", 0),
         .states = p.output<T>("states", 0, 1, 2),
     };
-    p.reference() ? ssmkit::reference::causal_conv1d_varlen_states(a)
-                  : ssmkit::causal_conv1d_varlen_states(a, p.execution());
+    p.run(a);
 });
 
 }  // namespace

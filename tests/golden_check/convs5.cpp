@@ -1,9 +1,7 @@
 #include <complex>
 
-#include <ssmkit/convs5.hpp>
-#include <ssmkit/convs5_backward.hpp>
-#include <ssmkit/reference/convs5.hpp>
-#include <ssmkit/reference/convs5_backward.hpp>
+#include <ssmkit/args/convs5.hpp>
+#include <ssmkit/args/convs5_backward.hpp>
 
 #include "golden.hpp"
 
@@ -23,7 +21,7 @@ const golden::handler convs5(
             .y = p.output<T>("ys", 1, 0, 2, 3, 4),
             .final_state = p.output<complex>("x_L", 0, 1, 2, 3),
         };
-        p.reference() ? ssmkit::reference::convs5(forward) : ssmkit::convs5(forward, p.execution());
+        p.run(forward);
         if (!p.has("dout")) return;
         const ssmkit::convs5_backward_args<T> backward{
             .forward = forward,
@@ -34,7 +32,7 @@ const golden::handler convs5(
             .du = p.output<T>("d_us", 1, 0, 2, 3, 4),
             .dinitial_state = p.output<complex>("d_x0", 0, 1, 2, 3),
         };
-        p.reference() ? ssmkit::reference::convs5_backward(backward) : ssmkit::convs5_backward(backward, p.execution());
+        p.run(backward);
     },
     {1e-10, 1e-5});  // in single precision what the specification grants gradients
 

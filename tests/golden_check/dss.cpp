@@ -4,13 +4,10 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/dss_kernel.hpp>
-#include <ssmkit/dss_kernel_backward.hpp>
-#include <ssmkit/reference/dss_kernel.hpp>
-#include <ssmkit/reference/s4d_kernel.hpp>
-#include <ssmkit/reference/s4d_kernel_backward.hpp>
-#include <ssmkit/s4d_kernel.hpp>
-#include <ssmkit/s4d_kernel_backward.hpp>
+#include <ssmkit/args/dss_kernel.hpp>
+#include <ssmkit/args/dss_kernel_backward.hpp>
+#include <ssmkit/args/s4d_kernel.hpp>
+#include <ssmkit/args/s4d_kernel_backward.hpp>
 
 #include "golden.hpp"
 
@@ -92,7 +89,7 @@ const golden::handler dss_kernel(
             .scaling = version == "softmax" ? dss_scaling::softmax : scaled ? dss_scaling::exponential : dss_scaling::none,
             .epsilon = p.flag<double>("epsilon"),
             .K = p.output<R>("K", 0, 1, 2)};
-        p.reference() ? ssmkit::reference::dss_kernel(forward) : ssmkit::dss_kernel(forward, p.execution());
+        p.run(forward);
         if (!p.has("dout")) return;
         // What an automatic differentiation that leaves out the shift returns: for information.
         for (const char* name : {"dref_log_dt", "dref_W", "dref_Lambda"}) p.ignored(name);
@@ -102,7 +99,7 @@ const golden::handler dss_kernel(
                                                            .ddelta = pairs(ddelta.data()),
                                                            .dA = {dA, state},
                                                            .dW = p.output<E>("d_W", 0, 1, 2)};
-        p.reference() ? ssmkit::reference::dss_kernel_backward(backward) : ssmkit::dss_kernel_backward(backward, p.execution());
+        p.run(backward);
         poles.store_gradient(p, dA);
         const auto d_log_delta = two_steps ? p.output<double>("d_log_dt", 0, 1) : p.output<double>("d_log_dt", 0, new_axis);
         for (index h = 0; h < d_log_delta.extent(0); ++h) {
@@ -141,7 +138,7 @@ const golden::handler gss_dss(
                                                  .C = {C, 1, dim, state},
                                                  .conjugate_pairs = false,
                                                  .K = {K, 1, dim, length}};
-        p.reference() ? ssmkit::reference::s4d_kernel(forward) : ssmkit::s4d_kernel(forward, p.execution());
+        p.run(forward);
         const auto at = [&](index h, index l) { return static_cast<std::size_t>(h * length + l); };
         for (index b = 0; b < batch; ++b) {
             for (index h = 0; h < dim; ++h) {
@@ -171,7 +168,7 @@ const golden::handler gss_dss(
         }
         const ssmkit::s4d_kernel_backward_args<R> backward{
             .forward = forward, .dK = {dK, 1, dim, length}, .dA = {dA, 1, state}, .dC = {dC, 1, dim, state}};
-        p.reference() ? ssmkit::reference::s4d_kernel_backward(backward) : ssmkit::s4d_kernel_backward(backward, p.execution());
+        p.run(backward);
         const auto d_re = p.output<double>("d_Lambda_real", 0), d_im = p.output<double>("d_Lambda_imag", 0);
         const auto dC_re = p.output<R>("d_C_real", 0, 1), dC_im = p.output<R>("d_C_imag", 0, 1);
         for (std::size_t i = 0; i < A.size(); ++i) {

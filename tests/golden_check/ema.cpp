@@ -5,11 +5,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ssmkit/ema_kernel.hpp>
-#include <ssmkit/ema_kernel_backward.hpp>
+#include <ssmkit/args/ema_kernel.hpp>
+#include <ssmkit/args/ema_kernel_backward.hpp>
 #include <ssmkit/ema_step.hpp>
-#include <ssmkit/reference/ema_kernel.hpp>
-#include <ssmkit/reference/ema_step.hpp>
 
 #include "golden.hpp"
 
@@ -36,7 +34,7 @@ const golden::handler ema(
                                                  .beta = without_last_axis(p.input<R>("beta", 0, 1, 2)),
                                                  .gamma = p.input<R>("gamma", 0, 1),
                                                  .K = K};
-        p.reference() ? ssmkit::reference::ema_kernel(forward) : ssmkit::ema_kernel(forward, p.execution());
+        p.run(forward);
         const index length = x.extent(0), batch = x.extent(1), dim = x.extent(2), taps = K.extent(1),
                     state = forward.delta.extent(1);
 
@@ -86,7 +84,7 @@ const golden::handler ema(
                                                                .dalpha = output("d_alpha"),
                                                                .dbeta = output("d_beta"),
                                                                .dgamma = p.output<R>("d_gamma", 0, 1)};
-            p.reference() ? ssmkit::reference::ema_kernel_backward(backward) : ssmkit::ema_kernel_backward(backward, p.execution());
+            p.run(backward);
         }
 
         // The recurrence, over all tokens and over the first alone.
@@ -105,7 +103,7 @@ const golden::handler ema(
                                              .output = maps.output,
                                              .x = x.slice(0, 0, to.extent(0)).transposed(0, 1),
                                              .y = to.transposed(0, 1)};
-            p.reference() ? ssmkit::reference::ema_step(a) : ssmkit::ema_step(a, p.execution());
+            p.run(a);
         };
         steps("step_out", "step_h");
         steps("one_out", "one_h");

@@ -1,10 +1,8 @@
 #include <cmath>
 #include <vector>
 
-#include <ssmkit/fft_conv.hpp>
-#include <ssmkit/fft_conv_backward.hpp>
-#include <ssmkit/reference/fft_conv.hpp>
-#include <ssmkit/reference/fft_conv_backward.hpp>
+#include <ssmkit/args/fft_conv.hpp>
+#include <ssmkit/args/fft_conv_backward.hpp>
 
 #include "golden.hpp"
 
@@ -15,13 +13,13 @@ using golden::index, golden::new_axis, golden::problem, golden::view;
 template <class T>
 void convolve(const ssmkit::fft_conv_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::fft_conv(a) : ssmkit::fft_conv(a, p.execution());
+    p.run(a);
 }
 
 template <class T>
 void convolve_backward(const ssmkit::fft_conv_backward_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::fft_conv_backward(a) : ssmkit::fft_conv_backward(a, p.execution());
+    p.run(a);
 }
 
 constexpr golden::tolerance granted{.f64 = 2e-14, .f32 = 2e-6};  // section 19: 5e-7 in f32, below what golden_check asks for

@@ -1,6 +1,8 @@
 
+#include <ssmkit/args/gated_norm.hpp>
+#include <ssmkit/args/gated_norm_backward.hpp>
+
 #include "golden.hpp"
-#include "operations.hpp"
 #include "tokens.hpp"
 
 namespace {
@@ -22,7 +24,7 @@ const golden::handler gated_norm("gated_norm", []<class T>(golden::element<T>, g
         .norm_before_gate = p.flag<bool>("norm_before_gate", false),
         .y = tokens_for<T>(p, "out"),
     };
-    golden::operations{p}(forward);
+    p.run(forward);
     if (!p.has("dout")) return;
     const ssmkit::gated_norm_backward_args<T> backward{
         .forward = forward,
@@ -32,7 +34,7 @@ const golden::handler gated_norm("gated_norm", []<class T>(golden::element<T>, g
         .dweight = p.output<real>("dweight", 0),
         .dbias = p.output<real>("dbias", 0),
     };
-    golden::operations{p}(backward);
+    p.run(backward);
 });
 
 }  // namespace

@@ -4,7 +4,7 @@
 //
 //     const golden::handler scale("scale", []<class T>(golden::element<T>, golden::problem& p) {
 //         const ssmkit::scale_args<T> a{.x = p.input<T>("x", 0, 2, 1), .y = p.output<T>("out", 0, 2, 1)};
-//         p.reference() ? ssmkit::reference::scale(a) : ssmkit::scale(a);
+//         p.run(a);
 //     });
 //
 // It is called for T = double, float and bfloat16. Nothing of a file may be left over: a tensor that is neither read
@@ -33,6 +33,7 @@
 #include <ssmkit/view.hpp>
 
 #include "../../examples/common/safetensors.hpp"
+#include "../operations/operations.hpp"
 
 namespace golden {
 
@@ -61,8 +62,14 @@ public:
     {
     }
 
-    /// True if the plain loops of ssmkit::reference are asked for instead of the kernels.
-    bool reference() const { return reference_; }
+    /// Runs the operation that these arguments are of (tests/operations): its kernel, or its reference if that is asked for.
+    template <class Args>
+    void run(const Args& a)
+    {
+        operations()(a);
+    }
+
+    ssmkit::testing::operations operations() { return {reference_, pool_}; }
 
     /// What a kernel runs on.
     ssmkit::threads& execution() { return pool_; }

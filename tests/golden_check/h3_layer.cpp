@@ -1,10 +1,8 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/fft_conv.hpp>
-#include <ssmkit/fft_conv_backward.hpp>
-#include <ssmkit/reference/fft_conv.hpp>
-#include <ssmkit/reference/fft_conv_backward.hpp>
+#include <ssmkit/args/fft_conv.hpp>
+#include <ssmkit/args/fft_conv_backward.hpp>
 
 #include "golden.hpp"
 
@@ -104,12 +102,12 @@ private:
 
     void convolve(const ssmkit::fft_conv_args<R>& a)
     {
-        p.reference() ? ssmkit::reference::fft_conv(a) : ssmkit::fft_conv(a, p.execution());
+        p.run(a);
     }
 
     void convolve_backward(const ssmkit::fft_conv_backward_args<R>& a)
     {
-        p.reference() ? ssmkit::reference::fft_conv_backward(a) : ssmkit::fft_conv_backward(a, p.execution());
+        p.run(a);
     }
 
     void backward()

@@ -1,10 +1,8 @@
 #include <stdexcept>
 #include <string>
 
-#include <ssmkit/linear_attention.hpp>
-#include <ssmkit/linear_attention_backward.hpp>
-#include <ssmkit/reference/linear_attention.hpp>
-#include <ssmkit/reference/linear_attention_backward.hpp>
+#include <ssmkit/args/linear_attention.hpp>
+#include <ssmkit/args/linear_attention_backward.hpp>
 
 #include "golden.hpp"
 
@@ -22,9 +20,11 @@ double scale(problem& p)
     return stored.get<double>();
 }
 
+using ssmkit::testing::attention_front;
+
 /// A case of any member of the family: `front` is the one that the file names, and refuses what is not its own.
-template <class T, class Front>
-void run(problem& p, const std::string& key_gates, Front&& front)
+template <class T>
+void run(problem& p, const std::string& key_gates, attention_front front)
 {
     using real = ssmkit::compute_t<T>;
     p.descriptive("has_initial_state");
@@ -42,7 +42,11 @@ void run(problem& p, const std::string& key_gates, Front&& front)
     ssmkit::linear_attention_args<T> forward = inputs;
     forward.y = p.output<T>("out", 0, 1, 2, 3);
     forward.final_state = p.output<real>("final_state", 0, 1, 2, 3);
-    p.reference() ? ssmkit::reference::linear_attention(forward) : front(forward, p.execution());
+    if (const auto operations = p.operations(); operations.reference) {
+        operations(forward);
+    } else {
+        ssmkit::testing::run_kernel(front, forward, operations.pool);
+    }
 
     if (!p.has("dout")) return;
     const ssmkit::linear_attention_backward_args<T> backward{
@@ -57,21 +61,20 @@ void run(problem& p, const std::string& key_gates, Front&& front)
         .dbeta = p.output<real>("dbeta", 0, 1, 2),
         .dinitial_state = p.output<real>("dinitial_state", 0, 1, 2, 3),
     };
-    p.reference() ? ssmkit::reference::linear_attention_backward(backward)
-                  : ssmkit::linear_attention_backward(backward, p.execution());
+    p.run(backward);
 }
 
 const golden::handler simple_gla("simple_gla", []<class T>(golden::element<T>, problem& p) {
-    run<T>(p, "gk", [](const auto& a, auto& execution) { ssmkit::simple_gla(a, execution); });
+    run<T>(p, "gk", attention_front::simple_gla);
 });
 
 // The authors call GLA's gates gk in one place and g in another.
 const golden::handler gla("gla", []<class T>(golden::element<T>, problem& p) {
-    run<T>(p, p.has("gk") ? "gk" : "g", [](const auto& a, auto& execution) { ssmkit::gla(a, execution); });
+    run<T>(p, p.has("gk") ? "gk" : "g", attention_front::gla);
 });
 
 const golden::handler gated_delta_rule("gated_delta_rule", []<class T>(golden::element<T>, problem& p) {
-    run<T>(p, "gk", [](const auto& a, auto& execution) { ssmkit::gated_delta_rule(a, execution); });
+    run<T>(p, "gk", attention_front::gated_delta_rule);
 });
 
 }  // namespace

@@ -1,9 +1,7 @@
 #include <complex>
 
-#include <ssmkit/linear_scan.hpp>
-#include <ssmkit/linear_scan_backward.hpp>
-#include <ssmkit/reference/linear_scan.hpp>
-#include <ssmkit/reference/linear_scan_backward.hpp>
+#include <ssmkit/args/linear_scan.hpp>
+#include <ssmkit/args/linear_scan_backward.hpp>
 
 #include "golden.hpp"
 
@@ -14,13 +12,13 @@ using golden::new_axis, golden::problem;
 template <class T>
 void scan(const ssmkit::linear_scan_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::linear_scan(a) : ssmkit::linear_scan(a, p.execution());
+    p.run(a);
 }
 
 template <class T>
 void scan_backward(const ssmkit::linear_scan_backward_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::linear_scan_backward(a) : ssmkit::linear_scan_backward(a, p.execution());
+    p.run(a);
 }
 
 // The files hold one sequence, (length, state). An initial state of (state) is the row of a batch of one.

@@ -1,5 +1,4 @@
-#include <ssmkit/long_conv_kernel.hpp>
-#include <ssmkit/reference/long_conv_kernel.hpp>
+#include <ssmkit/args/long_conv_kernel.hpp>
 
 #include "golden.hpp"
 
@@ -19,13 +18,12 @@ const golden::handler longconv_kernel("longconv_kernel", []<class T>(golden::ele
         .K = p.output<R>("K", 0, 1, 2),
     };
     const ssmkit::double_exponential_args<R> envelope{p.output<R>("double_exp", 0, 1, 2)};
-    p.reference() ? ssmkit::reference::double_exponential(envelope) : ssmkit::double_exponential(envelope);
-    p.reference() ? ssmkit::reference::long_conv_kernel(forward) : ssmkit::long_conv_kernel(forward, {}, p.execution());
+    p.run(envelope);
+    p.run(forward);
     if (!p.has("dout")) return;
     const ssmkit::long_conv_kernel_backward_args<R> backward{
         .forward = forward, .dK = p.input<R>("dout", 0, 1, 2), .dkernel = p.output<R>("d_kernel", 0, 1, 2)};
-    p.reference() ? ssmkit::reference::long_conv_kernel_backward(backward)
-                  : ssmkit::long_conv_kernel_backward(backward, {}, p.execution());
+    p.run(backward);
 });
 
 }  // namespace

@@ -1,10 +1,8 @@
 #include <complex>
 #include <vector>
 
-#include <ssmkit/lru.hpp>
-#include <ssmkit/lru_backward.hpp>
-#include <ssmkit/reference/lru.hpp>
-#include <ssmkit/reference/lru_backward.hpp>
+#include <ssmkit/args/lru.hpp>
+#include <ssmkit/args/lru_backward.hpp>
 
 #include "golden.hpp"
 
@@ -63,7 +61,7 @@ const golden::handler lru(
             .u = p.input<T>("x", new_axis, 0, 1),
             .y = p.output<T>("y", new_axis, 0, 1),
         };
-        p.reference() ? ssmkit::reference::lru(forward) : ssmkit::lru(forward, p.execution());
+        p.run(forward);
         if (!p.has("dout")) return;
         parts<real> dB = B, dC = C;
         const ssmkit::lru_backward_args<T> backward{
@@ -77,7 +75,7 @@ const golden::handler lru(
             .dD = p.output<real>("d_D", 0),
             .du = p.output<T>("d_x", new_axis, 0, 1),
         };
-        p.reference() ? ssmkit::reference::lru_backward(backward) : ssmkit::lru_backward(backward, p.execution());
+        p.run(backward);
         dB.store(p, "d_B_re", "d_B_im");
         dC.store(p, "d_C_re", "d_C_im");
     },

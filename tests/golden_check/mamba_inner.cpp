@@ -33,27 +33,26 @@ void run(problem& p)
         p.flag<bool>("variable_C", true) == p.has("C") || !p.flag<bool>("delta_softplus", true)) {
         throw std::runtime_error("the flags do not fit the tensors");
     }
-    golden::with_operations(p, [&](const auto& operations) {
-        mamba::inner_activations<R, Param> kept;
-        hand_in(p.output<R>("out", 0, 1, 2), mamba_inner(weights, input, batch, operations, kept));
-        if (!p.has("dout")) return;
-        const mamba::matrix<R> dout = golden::tokens_of(p.input<R>("dout", 0, 1, 2));
-        const auto d = mamba_inner_backward(weights, input, batch, dout, operations, kept);
-        hand_in(p.output<R>("dxz", 0, 2, 1), d.xz);
-        hand_in(without_middle(p.output<R>("dconv1d_weight", 0, 1, 2)), d.weights.conv1d_weight);
-        hand_in(p.output<R>("dconv1d_bias", 0), d.weights.conv1d_bias);
-        hand_in(p.output<R>("dx_proj_weight", 0, 1), d.weights.x_proj_weight);
-        hand_in(p.output<R>("ddelta_proj_weight", 0, 1), d.weights.delta_proj_weight);
-        hand_in(p.output<R>("dout_proj_weight", 0, 1), d.weights.out_proj_weight);
-        hand_in(p.output<R>("dout_proj_bias", 0), d.weights.out_proj_bias);
-        hand_in(p.output<Param>("dA", 0, 1), d.weights.A);
-        hand_in(p.output<Param>("dB", 0, 1), d.weights.B);
-        hand_in(p.output<Param>("dC", 0, 1), d.weights.C);
-        hand_in(p.output<R>("dB_proj_bias", 0), d.weights.B_proj_bias);
-        hand_in(p.output<R>("dC_proj_bias", 0), d.weights.C_proj_bias);
-        hand_in(p.output<R>("dD", 0), d.weights.D);
-        hand_in(p.output<R>("ddelta_bias", 0), d.weights.delta_bias);
-    });
+    const auto operations = p.operations();
+    mamba::inner_activations<R, Param> kept;
+    hand_in(p.output<R>("out", 0, 1, 2), mamba_inner(weights, input, batch, operations, kept));
+    if (!p.has("dout")) return;
+    const mamba::matrix<R> dout = golden::tokens_of(p.input<R>("dout", 0, 1, 2));
+    const auto d = mamba_inner_backward(weights, input, batch, dout, operations, kept);
+    hand_in(p.output<R>("dxz", 0, 2, 1), d.xz);
+    hand_in(without_middle(p.output<R>("dconv1d_weight", 0, 1, 2)), d.weights.conv1d_weight);
+    hand_in(p.output<R>("dconv1d_bias", 0), d.weights.conv1d_bias);
+    hand_in(p.output<R>("dx_proj_weight", 0, 1), d.weights.x_proj_weight);
+    hand_in(p.output<R>("ddelta_proj_weight", 0, 1), d.weights.delta_proj_weight);
+    hand_in(p.output<R>("dout_proj_weight", 0, 1), d.weights.out_proj_weight);
+    hand_in(p.output<R>("dout_proj_bias", 0), d.weights.out_proj_bias);
+    hand_in(p.output<Param>("dA", 0, 1), d.weights.A);
+    hand_in(p.output<Param>("dB", 0, 1), d.weights.B);
+    hand_in(p.output<Param>("dC", 0, 1), d.weights.C);
+    hand_in(p.output<R>("dB_proj_bias", 0), d.weights.B_proj_bias);
+    hand_in(p.output<R>("dC_proj_bias", 0), d.weights.C_proj_bias);
+    hand_in(p.output<R>("dD", 0), d.weights.D);
+    hand_in(p.output<R>("ddelta_bias", 0), d.weights.delta_bias);
 }
 
 // The composition computes in float and double: bfloat16 means its exact inputs in float.

@@ -295,16 +295,15 @@ void run_model(problem& p, const config& c, Read&& read)
         }
         return tokens;
     };
-    golden::with_operations(p, [&](const auto& operations) {
-        language_model<R, Block, std::remove_cvref_t<decltype(operations)>> model(p, c, read, operations);
-        const auto pieces = p.output<R>("logits", 0, 1, 2);
-        hand_in(pieces.slice(1, 0, prefill), model.forward(ids(0, prefill), batch));
-        auto states = model.states(batch);
-        for (index t = prefill; t < length; ++t) hand_in(pieces.slice(1, t, 1), model.step(ids(t, 1), states));
+    const auto operations = p.operations();
+    language_model<R, Block, std::remove_cvref_t<decltype(operations)>> model(p, c, read, operations);
+    const auto pieces = p.output<R>("logits", 0, 1, 2);
+    hand_in(pieces.slice(1, 0, prefill), model.forward(ids(0, prefill), batch));
+    auto states = model.states(batch);
+    for (index t = prefill; t < length; ++t) hand_in(pieces.slice(1, t, 1), model.step(ids(t, 1), states));
 
-        hand_in(p.output<R>("logits", 0, 1, 2), model.forward(ids(0, length), batch));
-        if (p.has("dlogits")) model.backward(p, batch, golden::tokens_of(p.input<R>("dlogits", 0, 1, 2)));
-    });
+    hand_in(p.output<R>("logits", 0, 1, 2), model.forward(ids(0, length), batch));
+    if (p.has("dlogits")) model.backward(p, batch, golden::tokens_of(p.input<R>("dlogits", 0, 1, 2)));
 }
 
 const golden::handler mamba_lm("mamba_lm", []<class T>(golden::element<T>, problem& p) {

@@ -54,30 +54,29 @@ const golden::handler split_handler("mamba_split_conv1d_scan", []<class T>(golde
                                               .initial_state = golden::states_of<R>(p, "initial_states"),
                                               .seq_idx = ssmkit::as_eigen(seq_idx)};
     const mamba::matrix<R> input = golden::tokens_of(zxbcdt);
-    golden::with_operations(p, [&](const auto& operations) {
-        mamba::split_activations<R> kept;
-        hand_in(p.output<R>("out", 0, 1, 2), mamba_split_conv1d_scan(weights, input, sequences, operations, kept));
-        golden::hand_in_states(p, "final_states", kept.final_state);
-        if (!p.has("dout")) return;
-        const mamba::matrix<R> dout = golden::tokens_of(p.input<R>("dout", 0, 1, 2));
-        const auto d = mamba_split_conv1d_scan_backward(weights, input, sequences, dout, operations, kept,
-                                                        golden::states_of<R>(p, "dfinal_states"));
-        hand_in(p.output<R>("dzxbcdt", 0, 1, 2), d.zxbcdt);
-        hand_in(p.output<R>("dconv1d_weight", 0, 1), d.weights.conv1d_weight);
-        hand_in(p.output<R>("dconv1d_bias", 0), d.weights.conv1d_bias);
-        hand_in(p.output<R>("ddt_bias", 0), d.weights.delta_bias);
-        hand_in(p.output<R>("dA", 0), d.weights.A);
-        if (p.has("dD") && p.shape("dD").size() == 2) {
-            const mamba::matrix<R> dD = d.weights.D.template reshaped<Eigen::RowMajor>(weights.nheads(), weights.headdim);
-            hand_in(p.output<R>("dD", 0, 1), dD);
-        } else {
-            hand_in(p.output<R>("dD", 0), d.weights.D);
-        }
-        hand_in(p.output<R>("drmsnorm_weight", 0), d.weights.norm_weight);
-        hand_in(p.output<R>("doutproj_weight", 0, 1), d.weights.out_proj_weight);
-        hand_in(p.output<R>("doutproj_bias", 0), d.weights.out_proj_bias);
-        golden::hand_in_states(p, "dinitial_states", d.initial_state);
-    });
+    const auto operations = p.operations();
+    mamba::split_activations<R> kept;
+    hand_in(p.output<R>("out", 0, 1, 2), mamba_split_conv1d_scan(weights, input, sequences, operations, kept));
+    golden::hand_in_states(p, "final_states", kept.final_state);
+    if (!p.has("dout")) return;
+    const mamba::matrix<R> dout = golden::tokens_of(p.input<R>("dout", 0, 1, 2));
+    const auto d = mamba_split_conv1d_scan_backward(weights, input, sequences, dout, operations, kept,
+                                                    golden::states_of<R>(p, "dfinal_states"));
+    hand_in(p.output<R>("dzxbcdt", 0, 1, 2), d.zxbcdt);
+    hand_in(p.output<R>("dconv1d_weight", 0, 1), d.weights.conv1d_weight);
+    hand_in(p.output<R>("dconv1d_bias", 0), d.weights.conv1d_bias);
+    hand_in(p.output<R>("ddt_bias", 0), d.weights.delta_bias);
+    hand_in(p.output<R>("dA", 0), d.weights.A);
+    if (p.has("dD") && p.shape("dD").size() == 2) {
+        const mamba::matrix<R> dD = d.weights.D.template reshaped<Eigen::RowMajor>(weights.nheads(), weights.headdim);
+        hand_in(p.output<R>("dD", 0, 1), dD);
+    } else {
+        hand_in(p.output<R>("dD", 0), d.weights.D);
+    }
+    hand_in(p.output<R>("drmsnorm_weight", 0), d.weights.norm_weight);
+    hand_in(p.output<R>("doutproj_weight", 0, 1), d.weights.out_proj_weight);
+    hand_in(p.output<R>("doutproj_bias", 0), d.weights.out_proj_bias);
+    golden::hand_in_states(p, "dinitial_states", d.initial_state);
 });
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <common/matrix.hpp>
 
 #include "golden.hpp"
-#include "operations.hpp"
 
 namespace golden {
 

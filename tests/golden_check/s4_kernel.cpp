@@ -4,10 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ssmkit/reference/s4_kernel.hpp>
-#include <ssmkit/reference/s4_kernel_backward.hpp>
-#include <ssmkit/s4_kernel.hpp>
-#include <ssmkit/s4_kernel_backward.hpp>
+#include <ssmkit/args/s4_kernel.hpp>
+#include <ssmkit/args/s4_kernel_backward.hpp>
 
 #include "dplr.hpp"
 
@@ -34,7 +32,7 @@ const golden::handler s4_kernel("s4_kernel", []<class T>(golden::element<T>, pro
         .K = p.output<real>("K", 0, 1, 2),
         .K_state = p.output<real>("K_state", 0, 1, 2, 3),
     };
-    p.reference() ? ssmkit::reference::s4_kernel(forward) : ssmkit::s4_kernel(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
     std::vector<double> ddelta(parameters.delta.size());
     std::vector<std::complex<double>> dA(parameters.A.size());
@@ -49,7 +47,7 @@ const golden::handler s4_kernel("s4_kernel", []<class T>(golden::element<T>, pro
         .dC = p.output<complex>("d_C_tilde", 0, 1, 2),
         .dinitial_state = p.output<complex>("d_state", 0, 1, 2),
     };
-    p.reference() ? ssmkit::reference::s4_kernel_backward(backward) : ssmkit::s4_kernel_backward(backward, p.execution());
+    p.run(backward);
     parameters.hand_in<real>(p, backward.ddelta, backward.dA);
 }, {.f64 = 1e-10, .f32 = 1e-4});
 

@@ -2,9 +2,8 @@
 #include <string>
 #include <vector>
 
+#include <ssmkit/args/s4_kernel.hpp>
 #include <ssmkit/discretize.hpp>
-#include <ssmkit/reference/s4_kernel.hpp>
-#include <ssmkit/s4_kernel.hpp>
 #include <ssmkit/s4_setup.hpp>
 #include <ssmkit/s4_step.hpp>
 
@@ -88,7 +87,7 @@ struct layer {
                                                         .initial_state = before.all,
                                                         .K = K.all,
                                                         .K_state = K_state.all};
-            p.reference() ? ssmkit::reference::s4_kernel(kernel) : ssmkit::s4_kernel(kernel, p.execution());
+            p.run(kernel);
             for (index b = 0; b < batch; ++b) {
                 for (index c = 0; c < channels; ++c) {
                     for (index h = 0; h < dim; ++h) {
@@ -103,7 +102,7 @@ struct layer {
         }
         const ssmkit::s4_step_args<T> step{.pole = pole.all, .gain = gain.all, .U = U.all, .V = V.all, .C = C, .u = u, .h = state,
                                            .y = diagonal ? out.all : view<T, 4>{}};
-        p.reference() ? ssmkit::reference::s4_step(step) : ssmkit::s4_step(step, p.execution());
+        p.run(step);
         for (index b = 0; b < batch; ++b) {
             for (index c = 0; c < channels; ++c) {
                 for (index h = 0; h < dim; ++h) {

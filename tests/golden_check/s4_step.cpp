@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ssmkit/s4_kernel.hpp>
+#include <ssmkit/args/s4_kernel.hpp>
 #include <ssmkit/s4_modes.hpp>
 #include <ssmkit/s4_setup.hpp>
 #include <ssmkit/s4_step.hpp>
@@ -67,10 +67,10 @@ const golden::handler s4_length_growth("s4_length_growth", []<class T>(golden::e
             narrow.data[k] = {static_cast<real>(C.data[k].real()), static_cast<real>(C.data[k].imag())};
         }
         const std::string number = "." + std::to_string(i);
-        ssmkit::s4_kernel(ssmkit::s4_kernel_args<real>{
+        p.run(ssmkit::s4_kernel_args<real>{
             .delta = parameters.delta_view(), .A = parameters.A_view(), .B = golden::only(p.input<complex>("B", 0, 1, 2)),
             .P = p.input<complex>("P", 0, 1, 2), .C = narrow.all, .prepared_length = growth.prepared, .rate = rate,
-            .K = p.output<real>("K" + number, 0, 1, 2)}, p.execution());
+            .K = p.output<real>("K" + number, 0, 1, 2)});
         p.output<real>("l_kernel" + number, 0)[0] = static_cast<real>(growth.prepared);
     }
     copy<complex, 3>(narrow.all, p.output<complex>("C_tilde", 0, 1, 2));
@@ -117,7 +117,7 @@ const golden::handler s4_step("s4_step", []<class T>(golden::element<T>, problem
     const auto step = [&](const view<complex, 3>& h, const view<real, 4>& y) {
         const ssmkit::s4_step_args<real> a{
             .pole = pole.all, .gain = gain.all, .U = U.all, .V = V.all, .C = prepare.C, .u = u, .h = h, .y = y};
-        p.reference() ? ssmkit::reference::s4_step(a) : ssmkit::s4_step(a, p.execution());
+        p.run(a);
     };
     for (const auto& mode : p.flag<std::vector<std::string>>("modes", {})) {
         const auto y = p.output<real>("y." + mode, 0, 1, 2, 3);

@@ -6,15 +6,11 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ssmkit/reference/s4d_kernel.hpp>
-#include <ssmkit/reference/s4d_kernel_backward.hpp>
-#include <ssmkit/reference/s4d_step.hpp>
-#include <ssmkit/reference/vandermonde_transpose.hpp>
+#include <ssmkit/args/s4d_kernel.hpp>
+#include <ssmkit/args/s4d_kernel_backward.hpp>
+#include <ssmkit/args/s4d_step.hpp>
+#include <ssmkit/args/vandermonde_transpose.hpp>
 #include <ssmkit/s4d_discretize.hpp>
-#include <ssmkit/s4d_kernel.hpp>
-#include <ssmkit/s4d_kernel_backward.hpp>
-#include <ssmkit/s4d_step.hpp>
-#include <ssmkit/vandermonde_transpose.hpp>
 
 #include "diagonal_parameters.hpp"
 #include "golden.hpp"
@@ -70,7 +66,7 @@ void run(problem& p, const tensors<R>& t)
                                              .initial_state = t.state,
                                              .K = t.K,
                                              .K_state = t.K_state};
-    p.reference() ? ssmkit::reference::s4d_kernel(forward) : ssmkit::s4d_kernel(forward, p.execution());
+    p.run(forward);
     if (!t.dK.data()) return;
     std::vector<double> ddelta(delta.size());
     std::vector<std::complex<double>> dA(A.size());
@@ -80,7 +76,7 @@ void run(problem& p, const tensors<R>& t)
                                                        .dA = {dA, copies, state},
                                                        .dB = t.dB,
                                                        .dC = t.dC};
-    p.reference() ? ssmkit::reference::s4d_kernel_backward(backward) : ssmkit::s4d_kernel_backward(backward, p.execution());
+    p.run(backward);
     const auto at = [](const view<const double, 2>& stored, index i, index k) {
         return static_cast<std::size_t>(i * stored.extent(1) + k);
     };
@@ -222,7 +218,7 @@ const golden::handler s4d_step(
                                          .C = p.input<E>("C", 0, 1, 2),
                                          .u = u.transposed(1, 2),
                                          .y = y.transposed(1, 3).transposed(2, 3)};
-        p.reference() ? ssmkit::reference::s4d_step(a) : ssmkit::s4d_step(a, p.execution());
+        p.run(a);
 
         const index batch = u.extent(0), length = u.extent(2);
         const auto before = p.input<E>("state", 0, 1, 2);
@@ -239,7 +235,7 @@ const golden::handler s4d_step(
         std::vector<E> sums(static_cast<std::size_t>(batch * dim * state));
         const ssmkit::vandermonde_transpose_args<R> chunk{
             .log_pole = {log_pole, dim, state}, .u = u.reversed(2), .sum = {sums, batch, dim, state}};
-        p.reference() ? ssmkit::reference::vandermonde_transpose(chunk) : ssmkit::vandermonde_transpose(chunk, p.execution());
+        p.run(chunk);
         for (index b = 0; b < after.extent(0); ++b) {
             for (index h = 0; h < dim; ++h) {
                 for (index n = 0; n < state; ++n) {

@@ -4,10 +4,8 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/reference/s5.hpp>
-#include <ssmkit/reference/s5_backward.hpp>
-#include <ssmkit/s5.hpp>
-#include <ssmkit/s5_backward.hpp>
+#include <ssmkit/args/s5.hpp>
+#include <ssmkit/args/s5_backward.hpp>
 
 #include "golden.hpp"
 #include "methods.hpp"
@@ -23,13 +21,13 @@ constexpr golden::tolerance granted{1e-10, 1e-5};
 template <class T>
 void run(const ssmkit::s5_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::s5(a) : ssmkit::s5(a, p.execution());
+    p.run(a);
 }
 
 template <class T>
 void run_backward(const ssmkit::s5_backward_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::s5_backward(a) : ssmkit::s5_backward(a, p.execution());
+    p.run(a);
 }
 
 /// The gradients that all cases store; the others are added to what this returns.

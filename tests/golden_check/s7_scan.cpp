@@ -1,11 +1,9 @@
 #include <cmath>
 #include <vector>
 
+#include <ssmkit/args/s7_scan.hpp>
+#include <ssmkit/args/s7_scan_backward.hpp>
 #include <ssmkit/eigen.hpp>
-#include <ssmkit/reference/s7_scan.hpp>
-#include <ssmkit/reference/s7_scan_backward.hpp>
-#include <ssmkit/s7_scan.hpp>
-#include <ssmkit/s7_scan_backward.hpp>
 
 #include "golden.hpp"
 
@@ -16,13 +14,13 @@ using golden::index, golden::problem, golden::view;
 template <class T>
 void run(const ssmkit::s7_scan_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::s7_scan(a) : ssmkit::s7_scan(a, p.execution());
+    p.run(a);
 }
 
 template <class T>
 void run_backward(const ssmkit::s7_scan_backward_args<T>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::s7_scan_backward(a) : ssmkit::s7_scan_backward(a, p.execution());
+    p.run(a);
 }
 
 /// The files have the tokens last.

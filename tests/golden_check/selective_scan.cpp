@@ -2,8 +2,10 @@
 #include <string>
 #include <vector>
 
+#include <ssmkit/args/selective_scan.hpp>
+#include <ssmkit/args/selective_scan_backward.hpp>
+
 #include "golden.hpp"
-#include "operations.hpp"
 
 namespace {
 
@@ -31,7 +33,7 @@ void run(problem& p)
     using compute = ssmkit::compute_t<T>;
     using args = ssmkit::selective_scan_args<T, Param>;
     p.descriptive("ngroups", "dstate", "has_D", "has_z", "has_delta_bias", "has_dlast_state");
-    const golden::operations scan(p);
+    const auto scan = p.operations();
     const index batch = p.shape("u").at(0), length = p.shape("u").at(2);
     const bool B_varies = p.flag<bool>("variable_B"), C_varies = p.flag<bool>("variable_C");
 

@@ -1,8 +1,9 @@
 #include <cstdint>
 #include <string>
 
+#include <ssmkit/args/selective_state_update.hpp>
+
 #include "golden.hpp"
-#include "operations.hpp"
 
 namespace {
 
@@ -51,7 +52,7 @@ void run(problem& p)
         a.C = p.input<T>("C", 0, new_axis, 1);
         a.y = p.output<T>("out", 0, new_axis, 1);
     }
-    golden::operations{p}(a);
+    p.run(a);
 }
 
 const golden::handler selective_state_update(

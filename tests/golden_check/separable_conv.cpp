@@ -2,8 +2,7 @@
 #include <string>
 #include <utility>
 
-#include <ssmkit/reference/separable_conv.hpp>
-#include <ssmkit/separable_conv.hpp>
+#include <ssmkit/args/separable_conv.hpp>
 
 #include "golden.hpp"
 
@@ -63,7 +62,7 @@ void run(problem& p)
         forward.k_reverse[i] = half(k, 1);
     }
     forward.y = split_channels(written<R, 2 + Axes>(p, "y"), channels);
-    p.reference() ? ssmkit::reference::separable_conv(forward) : ssmkit::separable_conv(forward, {}, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
     ssmkit::separable_conv_backward_args<R, Axes> backward{.forward = forward,
                                                            .dy = split_channels(read<R, 2 + Axes>(p, "dout"), channels),
@@ -74,8 +73,7 @@ void run(problem& p)
         backward.dk[i] = half(dk, 0);
         backward.dk_reverse[i] = half(dk, 1);
     }
-    p.reference() ? ssmkit::reference::separable_conv_backward(backward)
-                  : ssmkit::separable_conv_backward(backward, {}, p.execution());
+    p.run(backward);
 }
 
 const golden::handler s4nd("s4nd", []<class T>(golden::element<T>, problem& p) {

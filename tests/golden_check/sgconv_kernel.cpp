@@ -2,8 +2,7 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/reference/sgconv_kernel.hpp>
-#include <ssmkit/sgconv_kernel.hpp>
+#include <ssmkit/args/sgconv_kernel.hpp>
 
 #include "golden.hpp"
 
@@ -71,12 +70,11 @@ const golden::handler sgconv_kernel("sgconv_kernel", []<class T>(golden::element
         .K = p.output<R>("K", 0, 1, 2),
         .new_norm = {p.output<R>("kernel_norm", 0, 1, 2).data(), channels, dim},
     };
-    p.reference() ? ssmkit::reference::sgconv_kernel(forward) : ssmkit::sgconv_kernel(forward, {}, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
     const ssmkit::sgconv_kernel_backward_args<R> backward{
         .forward = forward, .dK = p.input<R>("dout", 0, 1, 2), .dw = gradients, .ddecay = p.output<R>("d_decay", 0)};
-    p.reference() ? ssmkit::reference::sgconv_kernel_backward(backward)
-                  : ssmkit::sgconv_kernel_backward(backward, {}, p.execution());
+    p.run(backward);
     for (index i = 0; i < scales; ++i) copy(gradients[i], p.output<R>("d_w" + std::to_string(i), 0, 1, 2));
 });
 

@@ -7,9 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include <ssmkit/args/ssd.hpp>
+#include <ssmkit/args/ssd_backward.hpp>
+
 #include "golden.hpp"
 #include "limits.hpp"
-#include "operations.hpp"
 
 namespace {
 
@@ -18,7 +20,7 @@ using golden::index, golden::problem, golden::view;
 template <class Args>
 void run(problem& p, const Args& a)
 {
-    golden::operations{p}(a);
+    p.run(a);
 }
 
 /// D, (nheads) or (nheads, headdim).

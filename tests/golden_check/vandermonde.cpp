@@ -2,12 +2,9 @@
 #include <cstddef>
 #include <vector>
 
-#include <ssmkit/reference/vandermonde.hpp>
-#include <ssmkit/reference/vandermonde_backward.hpp>
-#include <ssmkit/reference/vandermonde_transpose.hpp>
-#include <ssmkit/vandermonde.hpp>
-#include <ssmkit/vandermonde_backward.hpp>
-#include <ssmkit/vandermonde_transpose.hpp>
+#include <ssmkit/args/vandermonde.hpp>
+#include <ssmkit/args/vandermonde_backward.hpp>
+#include <ssmkit/args/vandermonde_transpose.hpp>
 
 #include "golden.hpp"
 
@@ -19,13 +16,13 @@ using complex = std::complex<double>;
 template <class R>
 void sum(const ssmkit::vandermonde_args<R>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::vandermonde(a) : ssmkit::vandermonde(a, p.execution());
+    p.run(a);
 }
 
 template <class R>
 void sum_backward(const ssmkit::vandermonde_backward_args<R>& a, problem& p)
 {
-    p.reference() ? ssmkit::reference::vandermonde_backward(a) : ssmkit::vandermonde_backward(a, p.execution());
+    p.run(a);
 }
 
 /// The numbers of v times `factor`, as (channels, dim, state).
@@ -145,7 +142,7 @@ const golden::handler log_vandermonde_transpose(
         std::vector<E> sums(count), weighted(count), w(count);
         const view<E, 3> S(sums, batch, dim, state), W(weighted, batch, dim, state), weights(w, batch, dim, state);
         const ssmkit::vandermonde_transpose_args<R> a{.log_pole = x, .u = u, .sum = S, .weighted = W};
-        p.reference() ? ssmkit::reference::vandermonde_transpose(a) : ssmkit::vandermonde_transpose(a, p.execution());
+        p.run(a);
         for (index b = 0; b < batch; ++b) {
             for (index h = 0; h < dim; ++h) {
                 for (index n = 0; n < state; ++n) out(b, h, n) = v(h, n) * S(b, h, n);

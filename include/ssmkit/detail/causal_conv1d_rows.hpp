@@ -45,9 +45,10 @@ struct conv_block_rows {
 /// 16, the processor does not recognise so many streams (1.5 times). Prefetching 8 tokens ahead saves 10 to 20 %. All rows are
 /// read before one is written: where their addresses agree in the low bits, as with rows of 20 KB, a load would wait for the
 /// store before it.
-template <class Arch, index Tokens, bool Silu, class T, index Width, class XStride, class YStride, class Lanes>
+template <class Arch, index Tokens, class T, index Width, class XStride, class YStride, class Lanes>
 [[gnu::always_inline]] inline void conv_rows_step(const conv_block_rows<T, Width, XStride, YStride>& block,
-                                                  const conv_taps<compute_t<T>, Width>& taps, bool streaming, Lanes channels)
+                                                  const conv_taps<compute_t<T>, Width>& taps, bool silu, bool streaming,
+                                                  Lanes channels)
 {
     using v = vec<compute_t<T>, Arch>;
     constexpr index ahead = 8;
@@ -64,27 +65,25 @@ template <class Arch, index Tokens, bool Silu, class T, index Width, class XStri
         sums[i] = bias;
         unrolled<Width>([&](auto j) { sums[i] = multiply_add(w[j], x[i + j], sums[i]); });
     });
-    unrolled<Tokens>([&](auto i) {
-        const v out = Silu ? bounded_silu(sums[i]) : sums[i];
-        conv_store(channels, out, block.y + i * block.y_step, block.y_stride, streaming);
-    });
+    if (silu) unrolled<Tokens>([&](auto i) { sums[i] = bounded_silu(sums[i]); });
+    unrolled<Tokens>([&](auto i) { conv_store(channels, sums[i], block.y + i * block.y_step, block.y_stride, streaming); });
 }
 
 /// All channels of a block; `lead` of them come before the first aligned address of y.
-template <class Arch, index Tokens, bool Silu, class T, index Width, class XStride, class YStride>
+template <class Arch, index Tokens, class T, index Width, class XStride, class YStride>
 [[gnu::noinline, gnu::flatten]] void conv_rows_block(const conv_block_rows<T, Width, XStride, YStride>& where,
-                                                     const conv_taps<compute_t<T>, Width>& taps, bool streaming, index lead,
-                                                     index count)
+                                                     const conv_taps<compute_t<T>, Width>& taps, bool silu, bool streaming,
+                                                     index lead, index count)
 {
     using R = compute_t<T>;
     constexpr index n = lanes<R, Arch>;
     const conv_block_rows<T, Width, XStride, YStride> block = where;
     const index full = lead + (count - lead) / n * n;
     for (index c = lead; c < full; c += n) {
-        conv_rows_step<Arch, Tokens, Silu>(block, taps, streaming, lane_range<R, Arch, true>{c});
+        conv_rows_step<Arch, Tokens>(block, taps, silu, streaming, lane_range<R, Arch, true>{c});
     }
     for (const auto edge : {lane_range<R, Arch, false>{0, lead}, lane_range<R, Arch, false>{full, count - full}}) {
-        if (edge.count > 0) conv_rows_step<Arch, Tokens, Silu>(block, taps, streaming, edge);
+        if (edge.count > 0) conv_rows_step<Arch, Tokens>(block, taps, silu, streaming, edge);
     }
 }
 
@@ -150,14 +149,12 @@ private:
                     const index before = t + j - (Width - 1);
                     block.past[j] = before < 0 ? past(Width - 1 + before) : row_.x.pointer(before, c0_);
                 }
-                const auto run = a_.silu ? conv_rows_block<Arch, tokens(), true, T, Width, XStride, YStride>
-                                         : conv_rows_block<Arch, tokens(), false, T, Width, XStride, YStride>;
-                run(block, taps_, streaming_, lead_, count_);
+                conv_rows_block<Arch, tokens()>(block, taps_, a_.silu, streaming_, lead_, count_);
             }
         };
-        if constexpr (many_registers<Arch>) advance(std::integral_constant<index, 8>{});
+        constexpr bool contiguous = !std::is_same_v<XStride, index>;  // otherwise what an element costs hides the rest
+        if constexpr (many_registers<Arch> && contiguous) advance(std::integral_constant<index, 8>{});
         advance(std::integral_constant<index, 4>{});
-        advance(std::integral_constant<index, 2>{});
         advance(std::integral_constant<index, 1>{});
     }
 

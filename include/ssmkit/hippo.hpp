@@ -2,7 +2,8 @@
 
 // HiPPO: operators that remember a signal by its coefficients in an orthogonal basis (Gu et al., arXiv:2008.07669; Gu et al.,
 // "How to train your HiPPO", arXiv:2206.12037), and the initialisations of S4, S4D, DSS and S5 made from them. Everything is
-// computed in double; round at the end. Needs Eigen, 3.4 or newer.
+// computed in double; round at the end. Needs Eigen, 3.4 or newer. `Lazy` makes functions templates, so that only who calls one
+// waits for the compiler to get through Eigen's decompositions (half a minute for all of them).
 
 #include <algorithm>
 #include <cmath>
@@ -89,7 +90,8 @@ inline void require_hippo_state(const char* op, hippo_measure measure, index sta
 }
 
 /// b of the Fourier family: 1, 0, √2, 0, √2, 0, ...
-inline Eigen::VectorXd fourier_input(index state)
+template <class Lazy = void>
+Eigen::VectorXd fourier_input(index state)
 {
     Eigen::VectorXd b = Eigen::VectorXd::Zero(state);
     for (index n = 0; n < state; n += 2) b[n] = n == 0 ? 1 : std::numbers::sqrt2;
@@ -98,7 +100,8 @@ inline Eigen::VectorXd fourier_input(index state)
 
 /// The squares of the norms of the generalised Laguerre polynomials, up to the factor Γ(1 + α): binom(n + α, n) for n < state.
 /// A running product is exact to a few roundings where differences of log Γ lose digits.
-inline Eigen::VectorXd laguerre_norms(index state, double alpha)
+template <class Lazy = void>
+Eigen::VectorXd laguerre_norms(index state, double alpha)
 {
     Eigen::VectorXd norms(state);
     double product = 1;
@@ -126,7 +129,8 @@ inline void require_laguerre(const char* op, hippo_measure measure, const hippo_
 /// The continuous operator x' = A x + B u: A (state, state), B (state, 1). arXiv:2008.07669, theorems 1 to 6, and
 /// arXiv:2206.12037, corollary 3.4 (legs as a time-invariant system) and section 3.3 (Fourier). Throws shape_error for
 /// a negative state, an odd one >= 3 in a Fourier measure, or options out of range.
-inline dense_system<double> hippo_transition(hippo_measure measure, index state, const hippo_options& options = {})
+template <class Lazy = void>
+dense_system<double> hippo_transition(hippo_measure measure, index state, const hippo_options& options = {})
 {
     constexpr const char* op = "hippo_transition";
     detail::require_hippo_state(op, measure, state);
@@ -191,7 +195,8 @@ inline dense_system<double> hippo_transition(hippo_measure measure, index state,
 /// The correction P (rank, state), real, that makes a HiPPO operator normal: A + Σ_r P_r P_r' = σ I + K with K skew-symmetric
 /// (S4, arXiv:2111.00396, theorem 1). `rank` asks for zero rows beyond the measure's own, 0 for none. Throws shape_error for
 /// a rank too small, for lmu, tlagt and glagt, which have no such correction, and for sizes as hippo_transition does.
-inline Eigen::MatrixXd hippo_low_rank(hippo_measure measure, index state, index rank = 0)
+template <class Lazy = void>
+Eigen::MatrixXd hippo_low_rank(hippo_measure measure, index state, index rank = 0)
 {
     constexpr const char* op = "hippo_low_rank";
     detail::require_hippo_state(op, measure, state);
@@ -231,7 +236,8 @@ struct diagonal_plus_low_rank {
 namespace detail {
 
 /// Turns every column so that its first element beyond 1e-6 is real and positive: eigenvectors without a free phase.
-inline void fix_phases(Eigen::MatrixXcd& V)
+template <class Lazy = void>
+void fix_phases(Eigen::MatrixXcd& V)
 {
     for (index k = 0; k < V.cols(); ++k) {
         for (index n = 0; n < V.rows(); ++n) {
@@ -246,7 +252,8 @@ inline void fix_phases(Eigen::MatrixXcd& V)
 
 /// V* X for a real X, (V's columns, X's columns), as two real products: Eigen's mixed ones bring the compiler kernels of
 /// their own.
-inline Eigen::MatrixXcd adjoint_times(const Eigen::MatrixXcd& V, const Eigen::MatrixXd& X)
+template <class Lazy = void>
+Eigen::MatrixXcd adjoint_times(const Eigen::MatrixXcd& V, const Eigen::MatrixXd& X)
 {
     Eigen::MatrixXcd product(V.cols(), X.cols());
     product.real() = V.real().transpose() * X;
@@ -264,7 +271,8 @@ struct skew_eigenpairs {
 /// T is [[0, M], [-M', 0]] with M bidiagonal, and M = U Ω W' gives the eigenvectors (u, -iw)/√2 of -iω. The conjugate
 /// half of the spectrum, and V orthogonal to it, hold by construction; a general eigensolver loses both, and LegS itself
 /// (condition 2^state) altogether. The error of ω is a few roundings of ||K||.
-inline skew_eigenpairs skew_eigen(const Eigen::MatrixXd& K)
+template <class Lazy = void>
+skew_eigenpairs skew_eigen(const Eigen::MatrixXd& K)
 {
     const index state = K.rows(), pairs = state / 2;
     skew_eigenpairs found{Eigen::VectorXd(pairs), Eigen::MatrixXcd(state, pairs)};
@@ -300,7 +308,8 @@ inline skew_eigenpairs skew_eigen(const Eigen::MatrixXd& K)
 /// eigenvectors are those of the skew-symmetric part of A + Σ P_r P_r' (see detail::skew_eigen), never of A. Throws
 /// shape_error if the shapes do not fit, the state is odd, or A + Σ P_r P_r' is not σ I plus a skew-symmetric matrix to
 /// 1e-9 of its norm, as with a NaN.
-inline diagonal_plus_low_rank nplr_to_dplr(const Eigen::MatrixXd& A, const Eigen::MatrixXd& B, const Eigen::MatrixXd& P)
+template <class Lazy = void>
+diagonal_plus_low_rank nplr_to_dplr(const Eigen::MatrixXd& A, const Eigen::MatrixXd& B, const Eigen::MatrixXd& P)
 {
     constexpr const char* op = "nplr_to_dplr";
     const index state = A.rows();
@@ -326,7 +335,8 @@ inline diagonal_plus_low_rank nplr_to_dplr(const Eigen::MatrixXd& A, const Eigen
 /// The diagonal-plus-low-rank form of a HiPPO operator, `rank` as in hippo_low_rank. The Fourier family's is in closed form:
 /// its eigenvectors (1, i)/√2 of pair q, by falling q; the pair q = 0 has two equal eigenvalues and would have any. Throws
 /// shape_error unless the state is even and the measure has a low-rank correction.
-inline diagonal_plus_low_rank hippo_nplr(hippo_measure measure, index state, index rank = 0)
+template <class Lazy = void>
+diagonal_plus_low_rank hippo_nplr(hippo_measure measure, index state, index rank = 0)
 {
     detail::require(state >= 0 && state % 2 == 0, "hippo_nplr", "state", "is " + std::to_string(state) + ", expected an even size");
     const Eigen::MatrixXd P = hippo_low_rank(measure, state, rank);
@@ -353,7 +363,8 @@ inline diagonal_plus_low_rank hippo_nplr(hippo_measure measure, index state, ind
 
 /// B with imaginary parts clamped to [-bound, bound], as S4 starts from (the authors' code: 2). It depends on the phases of the
 /// eigenvectors, which is why they are fixed. A NaN stays one.
-inline Eigen::MatrixXcd clip_imaginary(Eigen::MatrixXcd B, double bound = 2)
+template <class Lazy = void>
+Eigen::MatrixXcd clip_imaginary(Eigen::MatrixXcd B, double bound = 2)
 {
     for (std::complex<double>& b : B.reshaped()) {
         if (b.imag() > bound) b.imag(bound);
@@ -365,7 +376,8 @@ inline Eigen::MatrixXcd clip_imaginary(Eigen::MatrixXcd B, double bound = 2)
 /// One step of the LegS memory, c_k = Ā_k c_{k-1} + B̄_k f_k for k >= 1: the operator over the step 1/k, or for zoh over
 /// ln((k + 1) / k), which makes time's own logarithm the clock (arXiv:2008.07669, section 3.2). A is triangular, so every solve
 /// is a substitution. Throws shape_error for a negative state, k < 1 or an event method.
-inline dense_system<double> legs_ltv(index state, index k, discretization method)
+template <class Lazy = void>
+dense_system<double> legs_ltv(index state, index k, discretization method)
 {
     constexpr const char* op = "legs_ltv";
     detail::require(k >= 1, op, "k", "is " + std::to_string(k) + ", the first step is 1");
@@ -381,7 +393,8 @@ inline dense_system<double> legs_ltv(index state, index k, discretization method
 
 /// The coefficients c (length, state) by which LegS remembers f (length) after each sample; c_0 = 0 before the first. Throws as
 /// the step does.
-inline Eigen::MatrixXd legs_memory(std::span<const double> f, index state, discretization method = discretization::bilinear)
+template <class Lazy = void>
+Eigen::MatrixXd legs_memory(std::span<const double> f, index state, discretization method = discretization::bilinear)
 {
     detail::require(state >= 0, "legs_memory", "state", "is negative");
     Eigen::MatrixXd c(static_cast<index>(f.size()), state);
@@ -396,14 +409,16 @@ inline Eigen::MatrixXd legs_memory(std::span<const double> f, index state, discr
 
 /// One step of the LegT memory, whose operator (measure lmu) does not change with time: over a step delta, in units of the
 /// window's length. Throws shape_error for a negative state.
-inline dense_system<double> legt_lti(index state, double delta, discretization method)
+template <class Lazy = void>
+dense_system<double> legt_lti(index state, double delta, discretization method)
 {
     const dense_system<double> s = hippo_transition(hippo_measure::lmu, state);
     return discretize(s.A, s.B, delta, method);
 }
 
 /// The coefficients c (length, state) by which LegT remembers the last window of f (length) after each sample.
-inline Eigen::MatrixXd legt_memory(std::span<const double> f, index state, double delta,
+template <class Lazy = void>
+Eigen::MatrixXd legt_memory(std::span<const double> f, index state, double delta,
                                    discretization method = discretization::bilinear)
 {
     const dense_system<double> step = legt_lti(state, delta, method);
@@ -419,7 +434,8 @@ inline Eigen::MatrixXd legt_memory(std::span<const double> f, index state, doubl
 /// The basis functions κ(t) = e^(tA) B (state) of a HiPPO operator at t >= 0: the generalised orthogonal bases of
 /// arXiv:2206.12037, section 3. Exact for legs, lagt, tlagt, glagt and foud; for legt, fout and fourier2 the limit of a large
 /// state, which vanishes beyond their window. Throws shape_error for the other measures and as hippo_transition does.
-inline Eigen::VectorXd hippo_basis(hippo_measure measure, index state, double t, const hippo_options& options = {})
+template <class Lazy = void>
+Eigen::VectorXd hippo_basis(hippo_measure measure, index state, double t, const hippo_options& options = {})
 {
     constexpr const char* op = "hippo_basis";
     detail::require_hippo_state(op, measure, state);
@@ -494,7 +510,8 @@ struct s4d_options {
 
 /// A (pairs) of a spectrum, as values, before they are stored (see from_positive, which has a floor). Throws shape_error unless
 /// the state is even and the numbers are as many as the pairs.
-inline Eigen::VectorXcd s4d_A(s4d_spectrum spectrum, index state, const s4d_options& options = {})
+template <class Lazy = void>
+Eigen::VectorXcd s4d_A(s4d_spectrum spectrum, index state, const s4d_options& options = {})
 {
     constexpr const char* op = "s4d_A";
     detail::require(state >= 0 && state % 2 == 0, op, "state", "is " + std::to_string(state) + ", expected an even size");
@@ -538,7 +555,8 @@ enum class s4d_input {
 };
 
 /// B (pairs). Throws shape_error unless the state is even, for alternating a multiple of 4.
-inline Eigen::VectorXcd s4d_B(s4d_input input, index state)
+template <class Lazy = void>
+Eigen::VectorXcd s4d_B(s4d_input input, index state)
 {
     constexpr const char* op = "s4d_B";
     detail::require(state >= 0 && state % 2 == 0, op, "state", "is " + std::to_string(state) + ", expected an even size");
@@ -559,7 +577,8 @@ inline Eigen::VectorXcd s4d_B(s4d_input input, index state)
 
 /// B (pairs) over (2 Σ |B_n / A_n|²)^½, so that the state has unit energy whatever A (pairs) is. Throws shape_error unless
 /// they are equally many.
-inline Eigen::VectorXcd s4d_normalize(const Eigen::VectorXcd& B, const Eigen::VectorXcd& A)
+template <class Lazy = void>
+Eigen::VectorXcd s4d_normalize(const Eigen::VectorXcd& B, const Eigen::VectorXcd& A)
 {
     detail::require(A.size() == B.size(), "s4d_normalize", "A", "is not as long as B");
     return B / std::sqrt(2 * B.cwiseQuotient(A).squaredNorm());
@@ -568,7 +587,8 @@ inline Eigen::VectorXcd s4d_normalize(const Eigen::VectorXcd& B, const Eigen::Ve
 /// The spectrum of DSS (state), complex numbers that are no halves of pairs: Λ = -½ + iω with the `state` positive frequencies of
 /// the normal part of LegT at twice the size, falling (arXiv:2203.14343, section 4.1, "skew-HiPPO"). Throws shape_error for
 /// a negative state.
-inline Eigen::VectorXcd dss_init(index state)
+template <class Lazy = void>
+Eigen::VectorXcd dss_init(index state)
 {
     detail::require(state >= 0, "dss_init", "state", "is negative");
     Eigen::MatrixXd K = Eigen::MatrixXd::Zero(2 * state, 2 * state);
@@ -595,7 +615,8 @@ struct s5_parameters {
 
 /// S5's initialisation (arXiv:2208.04933, sections 3.3 and 4.3): state = ssm_size / 2 with conjugate symmetry, where one of
 /// each pair is kept, otherwise ssm_size. Throws shape_error unless the blocks divide ssm_size into even sizes.
-inline s5_parameters s5_init(index ssm_size, index blocks, bool conj_sym = true)
+template <class Lazy = void>
+s5_parameters s5_init(index ssm_size, index blocks, bool conj_sym = true)
 {
     constexpr const char* op = "s5_init";
     detail::require(blocks >= 1, op, "blocks", "is " + std::to_string(blocks) + ", expected at least one");
@@ -629,7 +650,8 @@ struct perturbed_diagonal {
 /// Perturb, then diagonalise (S4-PTD and S5-PTD, arXiv:2310.01698, section 3): LegS itself has eigenvectors of condition 2^state,
 /// a little E makes them moderate, at the price of a backward error ||E||. A, E (state, state), B (state, dim), C (dim, state).
 /// Throws shape_error if the shapes do not fit or A + E is not finite.
-inline perturbed_diagonal perturb_then_diagonalize(const Eigen::MatrixXd& A, const Eigen::MatrixXd& E,
+template <class Lazy = void>
+perturbed_diagonal perturb_then_diagonalize(const Eigen::MatrixXd& A, const Eigen::MatrixXd& E,
                                                    const Eigen::MatrixXd& B, const Eigen::MatrixXd& C)
 {
     constexpr const char* op = "perturb_then_diagonalize";
@@ -667,7 +689,8 @@ inline perturbed_diagonal perturb_then_diagonalize(const Eigen::MatrixXd& A, con
 /// A perturbation of 2-norm `norm` from the direction of `normals` (state * state numbers, row by row), for
 /// perturb_then_diagonalize: a Gaussian one is enough for moderate conditions. Throws shape_error unless they are that many,
 /// norm >= 0 and not all numbers 0.
-inline Eigen::MatrixXd perturbation(index state, double norm, std::span<const double> normals)
+template <class Lazy = void>
+Eigen::MatrixXd perturbation(index state, double norm, std::span<const double> normals)
 {
     constexpr const char* op = "perturbation";
     detail::require(state >= 0 && static_cast<index>(normals.size()) == state * state, op, "normals", "are not state * state numbers");

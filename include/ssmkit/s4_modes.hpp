@@ -62,7 +62,8 @@ s4_explicit s4_dense(const s4_step_setup_args<T>& a, const view<const std::compl
 
 /// A dense system in the basis of its eigenvectors W: Ā = W Θ W^-1, B ← W^-1 B, C ← C W. Its states are not those of the other
 /// forms, and its accuracy is limited by the condition of W: some 1e-9 for LegT of 16 states.
-inline s4_explicit s4_diagonal(const s4_explicit& s)
+template <class Lazy = void>  // as in hippo.hpp: compiled where it is called
+s4_explicit s4_diagonal(const s4_explicit& s)
 {
     if (s.A.size() == 0) return s;
     const Eigen::ComplexEigenSolver<dense<std::complex<double>>> solver(s.A);

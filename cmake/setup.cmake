@@ -76,6 +76,7 @@ endfunction()
 
 set(SSMKIT_BUILD_NEEDS ninja=ninja-build git=git c++=g++ /usr/include/xsimd/xsimd.hpp=libxsimd-dev
     /usr/include/eigen3/Eigen/Core=libeigen3-dev /usr/include/nlohmann/json.hpp=nlohmann-json3-dev
-    /usr/include/CLI/CLI.hpp=libcli11-dev)
+    /usr/include/CLI/CLI.hpp=libcli11-dev /usr/include/sndfile.h=libsndfile1-dev
+    /usr/include/stb/stb_image_write.h=libstb-dev)
 set(SSMKIT_TEST_NEEDS /usr/share/doc/catch2=catch2)
 cmake_host_system_information(RESULT SSMKIT_CORES QUERY NUMBER_OF_LOGICAL_CORES)

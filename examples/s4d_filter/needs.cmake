@@ -1,0 +1,11 @@
+find_path(sndfile_HEADERS sndfile.h)
+find_library(sndfile_LIBRARY sndfile)
+if(sndfile_HEADERS AND sndfile_LIBRARY AND NOT CMAKE_CROSSCOMPILING)
+    ssmkit_headers(stb HEADER stb_image_write.h TARGET stb::stb
+        REPOSITORY https://github.com/nothings/stb.git TAG master SUBDIRECTORY .)
+    add_library(s4d_filter_needs INTERFACE)
+    target_link_libraries(s4d_filter_needs INTERFACE ${sndfile_LIBRARY})
+    target_include_directories(s4d_filter_needs SYSTEM INTERFACE ${sndfile_HEADERS} ${stb_HEADERS})
+else()
+    set(missing libsndfile)
+endif()

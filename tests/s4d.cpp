@@ -215,7 +215,7 @@ TEMPLATE_TEST_CASE("s4d: the convolution gives the same", "", float, double, bfl
     }
 }
 
-TEMPLATE_TEST_CASE("s4d: chooses the convolution where there are many states, and only for numbers", "", float, bfloat16)
+TEMPLATE_TEST_CASE("s4d: chooses the convolution where there are many states, and only for numbers", "", float, double)
 {
     threads pool(3);
     for (const layout form : {layout::row_major, layout::time_contiguous, layout::strided}) {

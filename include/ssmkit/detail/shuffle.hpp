@@ -98,6 +98,19 @@ template <index N, class T, class Arch>
 {
     using reg = typename vec<T, Arch>::register_type;
     constexpr index n = lanes<T, Arch>;
+    if constexpr (N == 4 && n >= 4) {  // even and odd elements, twice: 8 exchanges for 12
+        vec<T, Arch> m[4], half[4];
+        unrolled<4>([&](auto i) { m[i] = load<T, Arch>(p + i * n); });
+        unrolled<2>([&](auto odd) {
+            half[2 * odd] = every_second_block<1, n, odd>(m[0], m[1]);
+            half[2 * odd + 1] = every_second_block<1, n, odd>(m[2], m[3]);
+        });
+        unrolled<2>([&](auto odd) {
+            out[odd] = every_second_block<1, n, 0>(half[2 * odd], half[2 * odd + 1]);
+            out[odd + 2] = every_second_block<1, n, 1>(half[2 * odd], half[2 * odd + 1]);
+        });
+        return;
+    }
     reg memory[static_cast<std::size_t>(N)];
     unrolled<N>([&](auto m) { memory[m] = load<T, Arch>(p + m * n); });
     unrolled<N>([&](auto k) {

@@ -26,26 +26,6 @@ bool s4d_may_convolve(const s4d_args<T>& a)
            a.u.extent(1) >= s4d_convolved_length;
 }
 
-/// False if an input is infinite or no number: a transform would spread it over its row.
-template <class Arch, class T>
-[[gnu::flatten]] bool all_finite(const view<const T, 3>& u)
-{
-    using R = compute_t<T>;
-    using v = vec<R, Arch>;
-    const bool turned = u.stride(2) != 1;
-    const view<const T, 3> rows = turned ? u.transposed(1, 2) : u;
-    v zeros(R(0));
-    for (index b = 0; b < rows.extent(0); ++b) {
-        for (index i = 0; i < rows.extent(1); ++i) {
-            const T* const row = rows.pointer(b, i);
-            for_each_lanes<R, Arch>(rows.extent(2), [&](auto range) __attribute__((always_inline)) {
-                zeros = multiply_add(range.load(row, rows.stride(2)), v(R(0)), zeros);
-            });
-        }
-    }
-    return sum<R, Arch>(zeros) == R(0);
-}
-
 /// The layer as a convolution with its kernel, which lies in scratch memory.
 template <class Arch, class T>
 struct s4d_convolution {
@@ -74,7 +54,7 @@ struct s4d_convolution {
 template <class Arch, class T>
 std::size_t s4d_states_size(const s4d_args<T>& a, std::size_t concurrency)
 {
-    return concurrency * s4d_scratch<Arch, T>::size(a, s4d_partition<Arch, T>(a, concurrency).group);
+    return concurrency * s4d_scratch<Arch, T>::size(a, s4d_partition<Arch, T>(a.u, concurrency).group);
 }
 
 /// Bytes of the convolution.
@@ -124,7 +104,7 @@ void s4d(const s4d_args<T>& a, workspace memory = {}, Exec&& exec = {})
         fft_conv<Arch>(c.convolution, rest, exec);
         return;
     }
-    const s4d_partition<Arch, T> p(a, slots);
+    const s4d_partition<Arch, T> p(a.u, slots);
     const std::size_t each = s4d_scratch<Arch, T>::size(a, p.group);
     const scratch own("s4d", memory, slots * each);
     run_tasks(exec, p.tasks(), [&](std::size_t task, std::size_t slot) {

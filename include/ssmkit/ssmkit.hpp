@@ -39,6 +39,8 @@
 #include <ssmkit/lssl.hpp>
 #include <ssmkit/noncausal_ssd.hpp>
 #include <ssmkit/parameters.hpp>
+#include <ssmkit/s4.hpp>
+#include <ssmkit/s4_backward.hpp>
 #include <ssmkit/s4_kernel.hpp>
 #include <ssmkit/s4_kernel_backward.hpp>
 #include <ssmkit/s4_setup.hpp>

@@ -67,13 +67,18 @@ struct s4d_tables {
         R kernel[2 * chunk] = {};
         kernel_and_powers(poles, in, out, kernel + chunk, turned);
         kernel[chunk] += static_cast<R>(D);
-        R* const table = output + c * width() * chunk;
-        turn(turned, table);
-        for (index j = 0; j < chunk; ++j) std::copy_n(kernel + chunk - j, chunk, mixing + (c * chunk + j) * chunk);
+        arrange_output(c, kernel, turned);
     }
 
-private:
+protected:
     using d = vec<double, Arch>;
+
+    /// An output's table from that turned by 90 degrees, and of its kernel, which has as many zeros before it.
+    void arrange_output(index c, const R* kernel, const R* turned)
+    {
+        turn(turned, output + c * width() * chunk);
+        for (index j = 0; j < chunk; ++j) std::copy_n(kernel + chunk - j, chunk, mixing + (c * chunk + j) * chunk);
+    }
 
     /// x as pairs of R, to [4][padded].
     void round(planar<const double> x, R* to) const
@@ -220,10 +225,28 @@ template <class Arch, class R>
     });
 }
 
+template <class Arch, class R>
+void carry_states(const s4d_tables<Arch, R>& m, bool whole, index rows, R* x, R* state)
+{
+    s4d_carry<Arch>(whole ? m.carry : m.tail, m.padded, rows, x, state);
+}
+
+/// The state after one more token.
+template <class Arch, class R>
+void step_state(const s4d_tables<Arch, R>& m, R now, R* state)
+{
+    const R* const in = m.input + (m.chunk - 1) * m.width();
+    for (index k = 0; k < m.state; ++k) {
+        const R a = m.pole[k], b = m.pole[2 * m.padded + k], re = state[k], im = state[m.padded + k];
+        state[k] = a * re - b * im + in[k] * now;
+        state[m.padded + k] = a * im + b * re + in[m.padded + k] * now;
+    }
+}
+
 /// Chunks of a channel, or less than one: x (rows, 2 padded) is scratch memory, state the one before, then the one behind them.
 /// What lies behind the last token of a chunk that is not whole must be zero.
-template <class Arch, class R>
-void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_channel, R* x, R* state)
+template <class Arch, class Tables, class R>
+void s4d_run_chunks(const Tables& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_channel, R* x, R* state)
 {
     constexpr index n = lanes<R, Arch>, tiles = s4d_chunk / n;
     const bool whole = tokens >= s4d_chunk;
@@ -234,7 +257,7 @@ void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const
                                                       m.width(), first, x + r * m.width() + c * n);
         });
     });
-    s4d_carry<Arch>(whole ? m.carry : m.tail, m.padded, rows, x, state);
+    carry_states(m, whole, rows, x, state);
     for (index c = 0; c < m.channels; ++c) {
         for_each_row_group<Arch>(rows, [&](index r, auto count) {
             for_each_column_group<Arch>(tiles, [&](index column, auto columns) {
@@ -247,11 +270,10 @@ void s4d_run_chunks(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const
 }
 
 /// The same token by token, so that an infinity or a NaN reaches nothing before it.
-template <class Arch, class R>
-void s4d_run_tokens(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_channel, R* state)
+template <class Arch, class Tables, class R>
+void s4d_run_tokens(const Tables& m, index tokens, s4d_tokens<const R> u, s4d_tokens<R> y, index y_channel, R* state)
 {
     constexpr index n = lanes<R, Arch>, chunk = s4d_chunk;
-    const R* const in = m.input + (chunk - 1) * m.width();
     for (index t = 0; t < tokens; ++t) {
         const R now = u.data[t / n * u.tile + t % n];
         for (index c = 0; c < m.channels; ++c) {
@@ -262,11 +284,7 @@ void s4d_run_tokens(const s4d_tables<Arch, R>& m, index tokens, s4d_tokens<const
             }
             y.data[c * y_channel + t / n * y.tile + t % n] = sum;
         }
-        for (index k = 0; k < m.state; ++k) {
-            const R a = m.pole[k], b = m.pole[2 * m.padded + k], re = state[k], im = state[m.padded + k];
-            state[k] = a * re - b * im + in[k] * now;
-            state[m.padded + k] = a * im + b * re + in[m.padded + k] * now;
-        }
+        step_state(m, now, state);
     }
 }
 

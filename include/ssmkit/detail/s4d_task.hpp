@@ -1,6 +1,7 @@
 #pragma once
 
-// The layer of S4D over a few channels: their tables, and their sequences through them.
+// A layer of linear systems over a few channels: their tables, and their sequences through them. What the systems are, a model
+// says: S4D's is here, S4's in s4_model.hpp.
 
 #include <algorithm>
 #include <complex>
@@ -20,10 +21,10 @@ struct s4d_partition {
     index group, groups, sequences, parts;
 
     /// Where channels are neighbours in memory, whole registers of them are turned together.
-    explicit s4d_partition(const s4d_args<T>& a, std::size_t concurrency)
+    explicit s4d_partition(const view<const T, 3>& u, std::size_t concurrency)
     {
-        const index batch = a.u.extent(0), dim = a.u.extent(2);
-        const bool turned = a.u.stride(1) != 1 && a.u.stride(1) != -1;
+        const index batch = u.extent(0), dim = u.extent(2);
+        const bool turned = u.stride(1) != 1 && u.stride(1) != -1;
         group = turned ? std::min(n, std::max(index{1}, dim)) : 1;
         groups = (dim + group - 1) / group;
         // A group's tables serve all its sequences, unless that would leave a thread without work.
@@ -35,36 +36,103 @@ struct s4d_partition {
     std::size_t tasks() const { return static_cast<std::size_t>(groups * parts); }
 };
 
-/// What a task works with; taken from an arena without memory, it measures.
+/// False if an input is infinite or no number: a transform would spread it over its row.
 template <class Arch, class T>
-struct s4d_scratch {
+[[gnu::flatten]] bool all_finite(const view<const T, 3>& u)
+{
     using R = compute_t<T>;
-    static constexpr index n = lanes<R, Arch>, span = 4 * s4d_block;  ///< tokens that are turned at a time
+    using v = vec<R, Arch>;
+    const bool turned = u.stride(2) != 1;
+    const view<const T, 3> rows = turned ? u.transposed(1, 2) : u;
+    v zeros(R(0));
+    for (index b = 0; b < rows.extent(0); ++b) {
+        for (index i = 0; i < rows.extent(1); ++i) {
+            const T* const row = rows.pointer(b, i);
+            for_each_lanes<R, Arch>(rows.extent(2), [&](auto range) __attribute__((always_inline)) {
+                zeros = multiply_add(range.load(row, rows.stride(2)), v(R(0)), zeros);
+            });
+        }
+    }
+    return sum<R, Arch>(zeros) == R(0);
+}
+
+/// S4D: how a channel's tables are made, with the memory for that.
+template <class Arch, class T>
+struct s4d_model {
+    using R = compute_t<T>;
+    using args = s4d_args<T>;
+    using tables = s4d_tables<Arch, R>;
 
     index pitch;
-    s4d_tables<Arch, R>* tables;  // [group]
     channel_system system;
     planar<double> input, output, power;
-    R *turned, *u, *y, *x, *state;  // state: [group][2 pitch]
+    R* turned;
 
-    s4d_scratch(arena& memory, const s4d_args<T>& a, index group)
-        : pitch(pole_pitch<Arch>(a.A.extent(1))), tables(memory.take<s4d_tables<Arch, R>>(static_cast<std::size_t>(group))),
-          system(memory, pitch), input(take_planar(memory, pitch)), output(take_planar(memory, pitch)), power(take_planar(memory, pitch))
+    s4d_model(arena& memory, const args& a)
+        : pitch(pole_pitch<Arch>(a.A.extent(1))), system(memory, pitch), input(take_planar(memory, pitch)),
+          output(take_planar(memory, pitch)), power(take_planar(memory, pitch)),
+          turned(memory.take<R>(static_cast<std::size_t>(s4d_chunk * 2 * pitch)))
     {
-        const index channels = a.C.extent(0);
+    }
+
+    static index channels(const args& a) { return a.C.extent(0); }
+    static tables make_tables(arena& memory, const args& a) { return {memory, a.A.extent(1), a.C.extent(0)}; }
+
+    void build(const args& a, index h, tables& table) const
+    {
+        const index copy = h % a.A.extent(0);
+        load_system(a.delta[h], a.delta[h], a.rate, a.A[copy], system, pitch);
+        discretise_poles<Arch>(system, {a.method == s4d_discretization::zoh ? pole_gain::zoh : pole_gain::bilinear}, pitch);
+        load_planar(a.B[copy], input, pitch);
+        multiply(system.gain, input, pitch);
+        // Behind the last pole there is nothing, whatever became of the zeros there.
+        for (planar<double> p : {system.poles.value, input}) {
+            std::fill_n(p.re + a.A.extent(1), pitch - a.A.extent(1), 0.0);
+            std::fill_n(p.im + a.A.extent(1), pitch - a.A.extent(1), 0.0);
+        }
+        table.build(system.poles.value, input, power, a.u.extent(1) % s4d_chunk);
+        for (index c = 0; c < channels(a); ++c) {
+            load_planar(a.C[c][h], output, pitch, a.conjugate_pairs ? 2 : 1);
+            table.build_output(c, system.poles.value, input, output, a.D.data() ? static_cast<double>(a.D(c, h)) : 0, turned);
+        }
+    }
+
+private:
+    [[gnu::flatten]] static void multiply(planar<const double> factor, planar<double> x, index pitch)
+    {
+        for (index k = 0; k < pitch; k += lanes<double, Arch>) {
+            store_complex(load_complex<Arch>(planar<const double>(x + k)) * load_complex<Arch>(factor + k), x + k);
+        }
+    }
+};
+
+/// What a task works with; taken from an arena without memory, it measures.
+template <class Arch, class T, class Model = s4d_model<Arch, T>>
+struct s4d_scratch {
+    using R = compute_t<T>;
+    using tables_type = typename Model::tables;
+    static constexpr index n = lanes<R, Arch>, span = 4 * s4d_block;  ///< tokens that are turned at a time
+
+    tables_type* tables;  // [group]
+    Model model;
+    R *u, *y, *x, *state;  // state: [group][2 pitch]
+
+    s4d_scratch(arena& memory, const typename Model::args& a, index group)
+        : tables(memory.take<tables_type>(static_cast<std::size_t>(group))), model(memory, a)
+    {
+        const index channels = Model::channels(a), pitch = pole_pitch<Arch>(a.A.extent(1));
         for (index g = 0; g < group; ++g) {
-            const s4d_tables<Arch, R> table(memory, a.A.extent(1), channels);
+            const tables_type table = Model::make_tables(memory, a);
             if (tables) std::construct_at(tables + g, table);
         }
         const auto take = [&](index count) { return memory.take<R>(static_cast<std::size_t>(count)); };
-        turned = take(s4d_chunk * 2 * pitch);
         u = take(span * group);
         y = take(span * group * channels);
         x = take(s4d_block_chunks * 2 * pitch);
         state = take(group * 2 * pitch);
     }
 
-    static std::size_t size(const s4d_args<T>& a, index group)
+    static std::size_t size(const typename Model::args& a, index group)
     {
         arena measure;
         s4d_scratch(measure, a, group);
@@ -73,22 +141,25 @@ struct s4d_scratch {
 };
 
 /// Channels h0 ... h0 + group - 1 of sequences b0 ... b1 - 1.
-template <class Arch, class T>
+template <class Arch, class T, class Model = s4d_model<Arch, T>>
 class s4d_task {
+    using args = typename Model::args;
+    using scratch = s4d_scratch<Arch, T, Model>;
+    using tables = typename Model::tables;
     using R = compute_t<T>;
     using complex = std::complex<R>;
-    static constexpr index n = lanes<R, Arch>, span = s4d_scratch<Arch, T>::span;
+    static constexpr index n = lanes<R, Arch>, span = scratch::span;
 
 public:
-    s4d_task(const s4d_args<T>& a, const s4d_scratch<Arch, T>& m, index h0, index group)
-        : a_(a), m_(m), h0_(h0), group_(group), length_(a.u.extent(1)), dim_(a.u.extent(2)), channels_(a.C.extent(0)),
+    s4d_task(const args& a, const scratch& m, index h0, index group)
+        : a_(a), m_(m), h0_(h0), group_(group), length_(a.u.extent(1)), dim_(a.u.extent(2)), channels_(Model::channels(a)),
           u_(a.reverse ? a.u.reversed(1) : a.u), y_(a.reverse ? a.y.reversed(1) : a.y)
     {
     }
 
     void run(index b0, index b1) const
     {
-        for (index g = 0; g < group_; ++g) build(g);
+        for (index g = 0; g < group_; ++g) m_.model.build(a_, h0_ + g, m_.tables[g]);
         for (index b = b0; b < b1; ++b) {
             for (index g = 0; g < group_; ++g) read_state(b, g);
             for (index t = 0; t < length_; t += span) tokens(b, t, std::min(span, length_ - t));
@@ -100,37 +171,9 @@ public:
 private:
     R* state(index g) const { return m_.state + g * m_.tables[g].width(); }
 
-    void build(index g) const
-    {
-        const index h = h0_ + g, copy = h % a_.A.extent(0), pitch = m_.pitch;
-        const channel_system& system = m_.system;
-        load_system(a_.delta[h], a_.delta[h], a_.rate, a_.A[copy], system, pitch);
-        discretise_poles<Arch>(system, {a_.method == s4d_discretization::zoh ? pole_gain::zoh : pole_gain::bilinear}, pitch);
-        load_planar(a_.B[copy], m_.input, pitch);
-        multiply(system.gain, m_.input, pitch);
-        // Behind the last pole there is nothing, whatever became of the zeros there.
-        for (planar<double> p : {system.poles.value, m_.input}) {
-            std::fill_n(p.re + a_.A.extent(1), pitch - a_.A.extent(1), 0.0);
-            std::fill_n(p.im + a_.A.extent(1), pitch - a_.A.extent(1), 0.0);
-        }
-        s4d_tables<Arch, R>& table = m_.tables[g];
-        table.build(system.poles.value, m_.input, m_.power, length_ % s4d_chunk);
-        for (index c = 0; c < channels_; ++c) {
-            load_planar(a_.C[c][h], m_.output, pitch, a_.conjugate_pairs ? 2 : 1);
-            table.build_output(c, system.poles.value, m_.input, m_.output, a_.D.data() ? static_cast<double>(a_.D(c, h)) : 0, m_.turned);
-        }
-    }
-
-    [[gnu::flatten]] static void multiply(planar<const double> factor, planar<double> x, index pitch)
-    {
-        for (index k = 0; k < pitch; k += lanes<double, Arch>) {
-            store_complex(load_complex<Arch>(planar<const double>(x + k)) * load_complex<Arch>(factor + k), x + k);
-        }
-    }
-
     void read_state(index b, index g) const
     {
-        const s4d_tables<Arch, R>& table = m_.tables[g];
+        const tables& table = m_.tables[g];
         std::fill_n(state(g), table.width(), R(0));
         if (!a_.initial_state.data()) return;
         for (index k = 0; k < table.state; ++k) {
@@ -142,7 +185,7 @@ private:
 
     void write_state(index b, index g) const
     {
-        const s4d_tables<Arch, R>& table = m_.tables[g];
+        const tables& table = m_.tables[g];
         for (index k = 0; k < table.state; ++k) {
             a_.final_state(b, h0_ + g, k) = complex(state(g)[k], state(g)[table.padded + k]);
         }
@@ -217,8 +260,8 @@ private:
         return sum<R, Arch>(zeros) == R(0);
     }
 
-    const s4d_args<T>& a_;
-    const s4d_scratch<Arch, T>& m_;
+    const args& a_;
+    const scratch& m_;
     index h0_, group_, length_, dim_, channels_;
     view<const T, 3> u_;
     view<T, 3> y_;

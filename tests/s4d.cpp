@@ -1,128 +1,23 @@
 #include <ssmkit/s4d.hpp>
 
-#include <cstdint>
 #include <limits>
-#include <string>
 #include <vector>
 
 #include <ssmkit/reference/s4d.hpp>
 
 #include "allocation_count.hpp"
 #include "catch.hpp"
-#include "random_problem.hpp"
+#include "s4d_layer_problem.hpp"
 
 namespace ssmkit::testing {
 namespace {
-
-struct s4d_setup {
-    index batch = 2, length = 70, dim = 6, state = 5, copies = 3, channels = 2;
-    bool D = true, initial_state = true, reverse = false, tied = true, pairs = true;
-    s4d_discretization method = s4d_discretization::zoh;
-    double rate = 1;
-    layout form = layout::row_major;
-    guard edge = guard::none;
-    std::uint64_t seed = 1;
-
-    std::string text() const
-    {
-        std::string s;
-        for (const index i : {batch, length, dim, state, copies, channels}) s += std::to_string(i) + " ";
-        return s + "layout " + std::to_string(static_cast<int>(form)) + " seed " + std::to_string(seed);
-    }
-
-    s4d_setup with_options(unsigned bits) const
-    {
-        s4d_setup s = *this;
-        s.seed = bits + 1;
-        for (bool* flag : {&s.D, &s.initial_state, &s.reverse, &s.tied, &s.pairs}) {
-            *flag = bits & 1u;
-            bits >>= 1;
-        }
-        return s;
-    }
-    static constexpr unsigned options = 5;
-};
-
-template <class T>
-struct s4d_problem {
-    using real = compute_t<T>;
-    using complex = std::complex<real>;
-
-    s4d_setup s;
-    tensor<T, 3> u, y;
-    tensor<double, 2> delta;
-    tensor<std::complex<double>, 2> A;
-    tensor<complex, 2> B;
-    tensor<real, 2> D;
-    tensor<complex, 3> C, initial_state, final_state;
-
-    explicit s4d_problem(const s4d_setup& setup) : s(setup)
-    {
-        random numbers(s.seed);
-        const auto filled = [&]<class E, std::size_t Rank>(tensor<E, Rank>& t, const std::array<index, Rank>& extents, range r) {
-            t = tensor<E, Rank>(extents, s.form, s.edge);
-            t.fill(numbers, r);
-        };
-        filled(u, {s.batch, s.length, s.dim}, {-1, 1});
-        filled(delta, {s.dim, s.tied ? 1 : s.state}, {0.01, 0.3});
-        filled(A, {s.copies, s.state}, {-2, -0.02, -30, 30});
-        filled(B, {s.copies, s.state}, {-1, 1});
-        filled(C, {s.channels, s.dim, s.state}, {-1, 1});
-        if (s.D) filled(D, {s.channels, s.dim}, {-1, 1});
-        if (s.initial_state) filled(initial_state, {s.batch, s.dim, s.state}, {-1, 1});
-        make_outputs();
-    }
-
-    void make_outputs()
-    {
-        y = {{s.batch, s.length, s.channels * s.dim}, s.form, s.edge};
-        final_state = {{s.batch, s.dim, s.state}, s.form, s.edge};
-    }
-
-    s4d_problem(const s4d_setup& setup, std::nullptr_t) : s(setup) {}
-
-    /// The same numbers in 64 bits.
-    s4d_problem<double> wide() const
-    {
-        s4d_problem<double> w(s, nullptr);
-        w.s.form = layout::row_major;
-        w.s.edge = guard::none;
-        w.u = u.template as<double>();
-        w.delta = delta.template as<double>();
-        w.D = D.template as<double>();
-        w.A = A.template as<std::complex<double>>();
-        w.B = B.template as<std::complex<double>>();
-        w.C = C.template as<std::complex<double>>();
-        w.initial_state = initial_state.template as<std::complex<double>>();
-        w.make_outputs();
-        return w;
-    }
-
-    s4d_args<T> args() const
-    {
-        const view<const double, 2> steps = delta;
-        return {.u = u,
-                .delta = s.tied ? tied_over_state(view<const double, 1>(steps.data(), {s.dim}, {steps.stride(0)}), s.state) : steps,
-                .A = A,
-                .B = B,
-                .C = C,
-                .D = D,
-                .method = s.method,
-                .rate = s.rate,
-                .conjugate_pairs = s.pairs,
-                .initial_state = initial_state,
-                .reverse = s.reverse,
-                .y = y,
-                .final_state = final_state};
-    }
-};
 
 /// Of the largest result: for double what 70 steps of different order leave, for 16 bits the rounding of the output.
 template <class T>
 constexpr double budget = std::is_same_v<T, double> ? 1e-13 : std::is_same_v<T, float> ? 2e-6 : rounding<T>;
 
 template <class T>
-void compare(const s4d_problem<T>& p)
+void compare(const s4d_layer_problem<T>& p)
 {
     INFO(p.s.text());
     s4d(p.args());
@@ -162,12 +57,12 @@ TEST_CASE("s4d: two steps by hand")
 
 TEMPLATE_TEST_CASE("s4d: agrees with the reference, whatever is switched on", "", float, double, bfloat16, float16)
 {
-    for (unsigned options = 0; options < 1u << s4d_setup::options; ++options) {
+    for (unsigned options = 0; options < 1u << s4d_layer_setup::options; ++options) {
         for (const layout form : all_layouts) {
-            s4d_setup s = s4d_setup{.form = form}.with_options(options);
+            s4d_layer_setup s = s4d_layer_setup{.form = form}.with_options(options);
             s.method = options % 4 < 2 ? s4d_discretization::zoh : s4d_discretization::bilinear;
             s.rate = options % 3 == 0 ? 1 : 0.5;
-            compare(s4d_problem<TestType>(s));
+            compare(s4d_layer_problem<TestType>(s));
         }
     }
 }
@@ -177,31 +72,31 @@ TEMPLATE_TEST_CASE("s4d: every size", "", float, double)
     for (const layout form : {layout::row_major, layout::time_contiguous}) {
         for (const index length : {0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 290, 1023, 1025, 1100}) {
             for (const index state : {0, 1, 7, 8, 9, 16, 33}) {
-                s4d_setup s{.batch = 1, .length = length, .dim = 1, .state = state, .copies = 1, .channels = 1, .form = form};
+                s4d_layer_setup s{.batch = 1, .length = length, .dim = 1, .state = state, .copies = 1, .channels = 1, .form = form};
                 s.edge = length % 2 ? guard::below : guard::above;
                 s.seed = static_cast<std::uint64_t>(100 * length + state);
-                compare(s4d_problem<TestType>(s));
+                compare(s4d_layer_problem<TestType>(s));
             }
         }
         for (const index dim : {0, 1, 2, 15, 16, 17, 33}) {
-            s4d_setup s{.length = 40, .dim = dim, .state = 3, .copies = 1, .channels = 1, .form = form};
+            s4d_layer_setup s{.length = 40, .dim = dim, .state = 3, .copies = 1, .channels = 1, .form = form};
             s.edge = dim % 2 ? guard::below : guard::above;
-            compare(s4d_problem<TestType>(s));
+            compare(s4d_layer_problem<TestType>(s));
             s.channels = 3;
             s.batch = dim % 3;
-            compare(s4d_problem<TestType>(s));
+            compare(s4d_layer_problem<TestType>(s));
         }
     }
 }
 
 TEMPLATE_TEST_CASE("s4d: the convolution gives the same", "", float, double, bfloat16)
 {
-    for (unsigned options = 0; options < 1u << s4d_setup::options; ++options) {
+    for (unsigned options = 0; options < 1u << s4d_layer_setup::options; ++options) {
         for (const layout form : all_layouts) {
-            s4d_setup s = s4d_setup{.length = options % 3 == 0 ? 300 : 77, .form = form}.with_options(options);
+            s4d_layer_setup s = s4d_layer_setup{.length = options % 3 == 0 ? 300 : 77, .form = form}.with_options(options);
             s.initial_state = false;
             s.method = options % 4 < 2 ? s4d_discretization::zoh : s4d_discretization::bilinear;
-            const s4d_problem<TestType> p(s);
+            const s4d_layer_problem<TestType> p(s);
             const auto expected = p.wide();
             reference::s4d(expected.args());
             auto a = p.args();
@@ -215,12 +110,26 @@ TEMPLATE_TEST_CASE("s4d: the convolution gives the same", "", float, double, bfl
     }
 }
 
+TEST_CASE("s4d: the convolution runs in the workspace it asks for, also where making kernels takes more of it than transforms")
+{
+    const s4d_layer_problem<float> p(
+        {.batch = 1, .length = 250, .dim = 300, .state = 100, .initial_state = false, .form = layout::time_contiguous});
+    const auto expected = p.wide();
+    reference::s4d(expected.args());
+    auto a = p.args();
+    a.final_state = {};
+    a.form = s4d_form::convolution;
+    std::vector<std::byte> memory(s4d_workspace_size(a), std::byte{0xff});
+    CHECK(allocations_during([&] { s4d(a, memory); }) == 0);
+    CHECK(relative_error(p.y, expected.y) <= budget<float>);
+}
+
 TEMPLATE_TEST_CASE("s4d: chooses the convolution where there are many states, and only for numbers", "", float, double)
 {
     threads pool(3);
     for (const layout form : {layout::row_major, layout::time_contiguous, layout::strided}) {
         for (const bool reverse : {false, true}) {
-            const s4d_problem<TestType> p({.length = 300, .state = 20, .initial_state = false, .reverse = reverse, .form = form});
+            const s4d_layer_problem<TestType> p({.length = 300, .state = 20, .initial_state = false, .reverse = reverse, .form = form});
             auto a = p.args();
             a.final_state = {};
             const auto result = [&](s4d_form which, auto&&... rest) {
@@ -248,8 +157,8 @@ TEMPLATE_TEST_CASE("s4d: chooses the convolution where there are many states, an
 
 TEST_CASE("s4d: slow poles over 131072 tokens")
 {
-    s4d_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1, .form = layout::time_contiguous};
-    s4d_problem<float> p(s);
+    s4d_layer_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1, .form = layout::time_contiguous};
+    s4d_layer_problem<float> p(s);
     p.delta.fill([](index, index) { return 1e-3; });
     p.A.fill([](index, index n) { return std::complex<double>(-0.5, 3.14159265 * static_cast<double>(n)); });
     p.B.fill([](index, index) { return std::complex<float>(1); });
@@ -260,11 +169,11 @@ TEMPLATE_TEST_CASE("s4d: a sequence may be cut anywhere", "", float, double)
 {
     for (const bool reverse : {false, true}) {
         for (const layout form : {layout::row_major, layout::time_contiguous}) {
-            const s4d_problem<TestType> p({.length = 100, .reverse = reverse, .form = form});
+            const s4d_layer_problem<TestType> p({.length = 100, .reverse = reverse, .form = form});
             s4d(p.args());
             for (const index cut : {0, 1, 31, 32, 50, 99, 100}) {
                 INFO("cut at " << cut);
-                const s4d_problem<TestType> q(p.s);
+                const s4d_layer_problem<TestType> q(p.s);
                 const auto part = [&](index first, index count) {
                     auto a = q.args();
                     a.u = a.u.slice(1, first, count);
@@ -289,7 +198,7 @@ TEMPLATE_TEST_CASE("s4d: what is not finite reaches what depends on it and nothi
         for (const bool reverse : {false, true}) {
             for (const index t : {0, 1, 31, 32, 47, 69}) {
                 for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-                    s4d_problem<TestType> p({.reverse = reverse, .form = form});
+                    s4d_layer_problem<TestType> p({.reverse = reverse, .form = form});
                     p.u(1, t, 4) = static_cast<TestType>(static_cast<float>(value));
                     s4d(p.args());
                     const auto finite = [](auto x) { return std::isfinite(convert<double>(x)); };
@@ -303,8 +212,8 @@ TEMPLATE_TEST_CASE("s4d: what is not finite reaches what depends on it and nothi
                     });
                 }
             }
-            s4d_problem<TestType> p({.reverse = reverse, .form = form});
-            p.initial_state(0, 3, 2) = quiet_nan<typename s4d_problem<TestType>::complex>();
+            s4d_layer_problem<TestType> p({.reverse = reverse, .form = form});
+            p.initial_state(0, 3, 2) = quiet_nan<typename s4d_layer_problem<TestType>::complex>();
             s4d(p.args());
             for_each_index(p.y.view(), [&](index b, index at, index column) {
                 REQUIRE(is_nan(p.y(b, at, column)) == (b == 0 && column % 6 == 3));
@@ -321,13 +230,13 @@ TEMPLATE_TEST_CASE("s4d: threads change no bit, nor does what the workspace held
     threads pool(3);
     for (const layout form : {layout::row_major, layout::time_contiguous}) {
         for (const index dim : {1, 2, 40}) {
-            s4d_problem<TestType> p({.length = 300, .dim = dim, .copies = 1, .form = form});
+            s4d_layer_problem<TestType> p({.length = 300, .dim = dim, .copies = 1, .form = form});
             s4d(p.args());
             const tensor<TestType, 3> y = p.y.template as<TestType>();
-            const auto state = p.final_state.template as<typename s4d_problem<TestType>::complex>();
+            const auto state = p.final_state.template as<typename s4d_layer_problem<TestType>::complex>();
             const auto again = [&](auto&& run) {
                 p.y.fill([](auto...) { return quiet_nan<TestType>(); });
-                p.final_state.fill([](auto...) { return quiet_nan<typename s4d_problem<TestType>::complex>(); });
+                p.final_state.fill([](auto...) { return quiet_nan<typename s4d_layer_problem<TestType>::complex>(); });
                 run();
                 CHECK(same_bits(p.y.view(), y.view()));
                 CHECK(same_bits(p.final_state.view(), state.view()));
@@ -345,7 +254,7 @@ TEMPLATE_TEST_CASE("s4d: threads change no bit, nor does what the workspace held
 
 TEST_CASE("s4d: names the argument that does not fit")
 {
-    const s4d_problem<float> p(s4d_setup{});
+    const s4d_layer_problem<float> p(s4d_layer_setup{});
     const auto rejects = [&](auto&& change, const char* text) {
         auto a = p.args();
         change(a);

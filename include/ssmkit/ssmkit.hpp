@@ -46,6 +46,7 @@
 #include <ssmkit/s4_setup.hpp>
 #include <ssmkit/s4_step.hpp>
 #include <ssmkit/s4d.hpp>
+#include <ssmkit/s4d_backward.hpp>
 #include <ssmkit/s4d_discretize.hpp>
 #include <ssmkit/s4d_kernel.hpp>
 #include <ssmkit/s4d_kernel_backward.hpp>

@@ -47,30 +47,43 @@ struct s4d_args {
     view<complex, 3> final_state{};             ///< (batch, dim, state)              after the last token visited; optional
 };
 
-/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output;
-/// final_state may be initial_state, element for element. Values are trusted.
+namespace detail {
+
+/// What the layer and its gradients ask of everything that both read.
 template <class T>
-void check(const s4d_args<T>& a)
+void check_s4d_inputs(const char* op, const s4d_args<T>& a)
 {
-    using namespace detail;
     static_assert(storage_element<T>);
-    constexpr const char* op = "s4d";
-    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)};
-    const axis copies{"copies", a.A.extent(0)}, state{"state", a.A.extent(1)}, channels{"channels", a.C.extent(0)};
+    const axis dim{"dim", a.u.extent(2)}, copies{"copies", a.A.extent(0)}, state{"state", a.A.extent(1)};
     require_shape(op, "u", a.u, {{"batch"}, {"length"}, {"dim"}});
     require_shape(op, "A", a.A, {{"copies"}, {"state"}});
     require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
     require_shape(op, "delta", a.delta, {dim, state});
     require_shape(op, "B", a.B, {copies, state});
     require_shape(op, "C", a.C, {{"channels"}, dim, state});
-    require_shape_if_given(op, "D", a.D, {channels, dim});
+    require_shape_if_given(op, "D", a.D, {{"channels", a.C.extent(0)}, dim});
     require(a.method != s4d_discretization::dss, op, "method", "is dss, which has a kernel but no recurrence");
-    require_shape_if_given(op, "initial_state", a.initial_state, {batch, dim, state});
-    require_shape(op, "y", a.y, {batch, length, {"channels * dim", channels.extent * dim.extent}});
-    require_shape_if_given(op, "final_state", a.final_state, {batch, dim, state});
-    const bool convolved = a.form == s4d_form::convolution;
-    require(!convolved || !a.initial_state.data(), op, "initial_state", "is given, but a convolution has no states");
-    require(!convolved || !a.final_state.data(), op, "final_state", "is asked for, but a convolution has no states");
+    require_shape_if_given(op, "initial_state", a.initial_state, {{"batch", a.u.extent(0)}, dim, state});
+    require(a.form != s4d_form::convolution || !a.initial_state.data(), op, "initial_state",
+            "is given, but a convolution has no states");
+}
+
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output;
+/// final_state may be initial_state, element for element. Values are trusted.
+template <class T>
+void check(const s4d_args<T>& a)
+{
+    using namespace detail;
+    constexpr const char* op = "s4d";
+    check_s4d_inputs(op, a);
+    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)};
+    const index channels = a.C.extent(0);
+    require_shape(op, "y", a.y, {batch, length, {"channels * dim", channels * dim.extent}});
+    require_shape_if_given(op, "final_state", a.final_state, {batch, dim, {"state", a.A.extent(1)}});
+    require(a.form != s4d_form::convolution || !a.final_state.data(), op, "final_state",
+            "is asked for, but a convolution has no states");
 
     require_distinct_elements(op, "y", a.y);
     require_distinct_elements(op, "final_state", a.final_state);

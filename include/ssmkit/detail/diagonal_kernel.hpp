@@ -138,7 +138,7 @@ public:
     }
 
 private:
-    static index length(const diagonal_kernel<T>& k) { return k.K.data() ? k.K.extent(2) : k.K_state.extent(3); }
+    static index length(const diagonal_kernel<T>& k) { return k.K_state.data() ? k.K_state.extent(3) : k.K.extent(2); }
 
     void write(const view<T, 1>& K, bool streaming)
     {
@@ -208,7 +208,7 @@ public:
     }
 
 private:
-    static index length(const gradients& g) { return g.dK.data() ? g.dK.extent(2) : g.dK_state.extent(3); }
+    static index length(const gradients& g) { return g.dK_state.data() ? g.dK_state.extent(3) : g.dK.extent(2); }
 
     /// powers_ and derivative_: conj of Σ u_l λ^l and of Σ l u_l λ^{l-1}, l counted from where the pole's powers are.
     void sum_row(const view<const T, 1>& u)

@@ -70,6 +70,19 @@ struct s4d_tables {
         arrange_output(c, kernel, turned);
     }
 
+    /// From [chunk][2 padded] to [2 padded][chunk].
+    [[gnu::noinline, gnu::flatten]] void turn(const R* from, R* to) const
+    {
+        for (index k = 0; k < width(); k += n) {
+            for (index i = 0; i < chunk; i += n) {
+                vec<R, Arch> r[static_cast<std::size_t>(n)];
+                for (index j = 0; j < n; ++j) r[j] = load<R, Arch>(from + (i + j) * width() + k);
+                transpose<R, Arch>(r);
+                for (index j = 0; j < n; ++j) store(r[j], to + (k + j) * chunk + i);
+            }
+        }
+    }
+
 protected:
     using d = vec<double, Arch>;
 
@@ -117,18 +130,6 @@ protected:
                 store(-next.im, turned + padded + k);
             }
             kernel[i] = static_cast<R>(detail::sum<double, Arch>(sum));
-        }
-    }
-
-    [[gnu::noinline, gnu::flatten]] void turn(const R* from, R* to) const
-    {
-        for (index k = 0; k < width(); k += n) {
-            for (index i = 0; i < chunk; i += n) {
-                vec<R, Arch> r[static_cast<std::size_t>(n)];
-                for (index j = 0; j < n; ++j) r[j] = load<R, Arch>(from + (i + j) * width() + k);
-                transpose<R, Arch>(r);
-                for (index j = 0; j < n; ++j) store(r[j], to + (k + j) * chunk + i);
-            }
         }
     }
 };

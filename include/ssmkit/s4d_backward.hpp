@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ssmkit/args/s4d_backward.hpp>
+#include <ssmkit/detail/diagonal_kernel.hpp>
 #include <ssmkit/detail/s4d_backward_task.hpp>
 #include <ssmkit/fft_conv_backward.hpp>
 #include <ssmkit/s4d.hpp>
@@ -75,7 +76,7 @@ template <class Arch, class T, class Exec>
 void run_s4d_backward_by_states(const s4d_backward_args<T>& a, workspace memory, Exec& exec)
 {
     const auto bytes = s4d_backward_bytes::of<Arch>(a);
-    const index pitch = pole_pitch<Arch>(a.forward.A.extent(1)), dim = a.forward.u.extent(2), copies = a.forward.A.extent(0);
+    const index pitch = pole_pitch<Arch>(a.forward.A.extent(1)), dim = a.forward.u.extent(2);
     const scratch own("s4d_backward", memory, bytes.shared + concurrency(exec) * bytes.each);
     arena all(own.memory());
     double* const rows = all.take<double>(static_cast<std::size_t>(4 * pitch * dim));
@@ -90,20 +91,8 @@ void run_s4d_backward_by_states(const s4d_backward_args<T>& a, workspace memory,
         const index h0 = static_cast<index>(task) * group;
         s4d_backward_task<Arch, T>(a, m, h0, std::min(group, dim - h0)).run(row);
     });
-    const auto reduce = [&]<class E>(const view<std::complex<E>, 2>& to, index which) {
-        for (index s = 0; to.data() && s < copies; ++s) {
-            for (index n = 0; n < to.extent(1); ++n) {
-                double re = 0, im = 0;
-                for (index h = s; h < dim; h += copies) {
-                    re += row(h, which).re[n];
-                    im += row(h, which).im[n];
-                }
-                to(s, n) = {static_cast<E>(re), static_cast<E>(im)};
-            }
-        }
-    };
-    reduce(a.dA, 0);
-    reduce(a.dB, 1);
+    sum_over_channels(a.dA, dim, [&](index h) { return row(h, 0); });
+    sum_over_channels(a.dB, dim, [&](index h) { return row(h, 1); });
 }
 
 }  // namespace detail

@@ -338,13 +338,31 @@ struct diagonal_backward_bytes {
     }
 };
 
+/// The gradient of a parameter, (copies, state), from those of each channel's use of it, row_of(h), added up over the channels of a
+/// copy. Writes nothing if it is not asked for.
+template <class E, class Row>
+void sum_over_channels(const view<std::complex<E>, 2>& to, index dim, Row&& row_of)
+{
+    const index copies = to.extent(0);
+    for (index s = 0; to.data() && s < copies; ++s) {
+        for (index n = 0; n < to.extent(1); ++n) {
+            double re = 0, im = 0;
+            for (index h = s; h < dim; h += copies) {
+                re += row_of(h).re[n];
+                im += row_of(h).im[n];
+            }
+            to(s, n) = {static_cast<E>(re), static_cast<E>(im)};
+        }
+    }
+}
+
 template <class Arch, class T, class Exec>
 void run_diagonal_kernel_backward(const char* op, const diagonal_kernel<T>& k, const diagonal_kernel_gradients<T>& g,
                                   workspace memory, Exec& exec)
 {
     const auto bytes = diagonal_backward_bytes::of<Arch>(k, g);
     const scratch own(op, memory, bytes.shared + concurrency(exec) * bytes.each);
-    const index pitch = pole_pitch<Arch>(k.state()), dim = k.dim(), copies = k.A.extent(0);
+    const index pitch = pole_pitch<Arch>(k.state()), dim = k.dim();
     arena all(own.memory().subspan(0, bytes.shared));
     double* const rows = all.take<double>(static_cast<std::size_t>(4 * pitch * dim));
     const auto row = [&](index h, index which) {
@@ -356,20 +374,8 @@ void run_diagonal_kernel_backward(const char* op, const diagonal_kernel<T>& k, c
         arena part(own.memory().subspan(bytes.shared + slot * bytes.each, bytes.each));
         diagonal_kernel_backward<T, Arch>(part, k, g).run(h, row(h, 0), row(h, 1));
     });
-    const auto reduce = [&]<class E>(const view<std::complex<E>, 2>& to, index which) {
-        for (index s = 0; to.data() && s < copies; ++s) {
-            for (index n = 0; n < to.extent(1); ++n) {
-                double re = 0, im = 0;
-                for (index h = s; h < dim; h += copies) {
-                    re += row(h, which).re[n];
-                    im += row(h, which).im[n];
-                }
-                to(s, n) = {static_cast<E>(re), static_cast<E>(im)};
-            }
-        }
-    };
-    reduce(g.dA, 0);
-    reduce(g.dB, 1);
+    sum_over_channels(g.dA, dim, [&](index h) { return row(h, 0); });
+    sum_over_channels(g.dB, dim, [&](index h) { return row(h, 1); });
 }
 
 }  // namespace ssmkit::detail

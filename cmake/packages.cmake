@@ -14,7 +14,7 @@ function(ssmkit_headers package)
         get_target_property(candidates ${arg_TARGET} INTERFACE_INCLUDE_DIRECTORIES)
     endif()
     # PATHS last: the package file of an installation that has moved may name a directory that is not there.
-    find_path(${package}_HEADERS ${arg_HEADER} HINTS ${candidates} PATH_SUFFIXES ${package} NO_CMAKE_FIND_ROOT_PATH
+    find_path(${package}_HEADERS ${arg_HEADER} HINTS ${candidates} NO_CMAKE_FIND_ROOT_PATH
         DOC "Directory from which ${arg_HEADER} is included")
     if(NOT ${package}_HEADERS)
         message(STATUS "${package} is not installed: fetching ${arg_TAG} from ${arg_REPOSITORY}")

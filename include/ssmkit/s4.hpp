@@ -66,7 +66,8 @@ std::size_t s4_convolution_size(const s4_args<T>& a, std::size_t concurrency)
 /// Bytes of scratch memory with which s4(a) runs on any resource of at most this concurrency. By convolution, the kernels, channels
 /// · dim · length values of compute_t<T>, and what s4_kernel and fft_conv ask for. By states, for each task that runs at once, the
 /// tables of an input's system, 8 state² + 200 state + 1000 values and 64 state + 1000 for each further output map, those of a
-/// register of inputs where tokens are not neighbours in memory, and four matrices of (2 state)² doubles, one with true_C.
+/// register of inputs where tokens are not neighbours in memory, four matrices of (2 state)² doubles, one with true_C, and 140 rank
+/// state doubles.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s4_workspace_size(const s4_args<T>& a, std::size_t concurrency = 1)
 {

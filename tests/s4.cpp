@@ -137,8 +137,13 @@ TEST_CASE("s4: the map that s4_setup recovers is the one that states recover")
         tensor<double, 2> steps({s.dim, s.state});
         steps.fill([&](auto... i) { return p.delta(i...) * rate; });
         p.true_C = tensor<std::complex<double>, 3>(p.C.view().extents());
-        s4_setup(s4_setup_args<double>{.delta = steps, .A = p.A, .P = p.P, .C = p.C,
-                                       .length = static_cast<index>(std::nearbyint(90 / rate)), .map = s4_map::recover, .out = p.true_C});
+        s4_setup(s4_setup_args<double>{.delta = steps,
+                                       .A = p.A,
+                                       .P = p.P,
+                                       .C = p.C,
+                                       .length = static_cast<index>(std::nearbyint(90 / rate)),
+                                       .map = s4_map::recover,
+                                       .out = p.true_C});
         a = p.args();
         a.C = {};
         s4(a);
@@ -283,7 +288,7 @@ TEST_CASE("s4: names the argument that does not fit")
     rejects([&](auto& a) { convolve(a), a.prepared_length = 69; }, "s4: u has a length above");
     rejects([&](auto& a) { convolve(a), a.true_C = a.C, a.C = {}; }, "s4: C is not given, but a convolution");
     rejects([](auto& a) { a.form = s4_form::convolution; }, "s4: initial_state is given, but a convolution");
-    rejects([](auto& a) { a.form = s4_form::convolution, a.initial_state = {}; }, "s4: final_state is asked for, but a convolution");
+    rejects([](auto& a) { a.form = s4_form::convolution, a.initial_state = {}; }, "s4: final_state is asked for, but a conv");
     rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4: initial_state has shape");
     rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4: y overlaps u in memory");
 }

@@ -25,7 +25,8 @@ struct s4_layer_shape {
     {
         std::string s;
         for (const index i : {batch, length, dim, state, rank, copies, channels, prepared}) s += std::to_string(i) + " ";
-        return s + "rate " + std::to_string(rate) + " layout " + std::to_string(static_cast<int>(form)) + " seed " + std::to_string(seed);
+        s += "rate " + std::to_string(rate) + " layout " + std::to_string(static_cast<int>(form));
+        return s + " seed " + std::to_string(seed);
     }
 
     s4_layer_shape with_options(unsigned bits) const
@@ -122,7 +123,15 @@ struct s4_layer_problem {
     {
         s4_args<T> forward = args();
         forward.initial_state = {}, forward.final_state = {}, forward.y = {};
-        return {.forward = forward, .dy = dy, .du = du, .ddelta = steps<double>(ddelta), .dA = dA, .dB = dB, .dP = dP, .dC = dC, .dD = dD};
+        return {.forward = forward,
+                .dy = dy,
+                .du = du,
+                .ddelta = steps<double>(ddelta),
+                .dA = dA,
+                .dB = dB,
+                .dP = dP,
+                .dC = dC,
+                .dD = dD};
     }
 };
 

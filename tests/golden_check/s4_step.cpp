@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <ssmkit/args/s4.hpp>
 #include <ssmkit/args/s4_kernel.hpp>
 #include <ssmkit/s4_modes.hpp>
 #include <ssmkit/s4_setup.hpp>
@@ -135,11 +136,17 @@ const golden::handler s4_step("s4_step", []<class T>(golden::element<T>, problem
             throw golden::unknown("the mode " + mode + " is unknown");
         }
     }
-    if (p.has("next_state")) {
-        owned<complex, 3> h({u.extent(0), dim, state});
-        copy<complex, 3>(p.input<complex>("state", 0, 1, 2), h.all);
-        step(h.all, {});
-        copy<complex, 3>(h.all, p.output<complex>("next_state", 0, 1, 2));
+    if (p.has("next_state")) {  // a chunk of tokens at a time: the layer, by states
+        owned<real, 3> y({u.extent(0), u.extent(2), prepare.C.extent(0) * dim});
+        p.run(ssmkit::s4_args<real>{.u = u.transposed(1, 2),
+                                    .delta = setup.delta,
+                                    .A = setup.A,
+                                    .B = setup.B,
+                                    .P = setup.P,
+                                    .true_C = prepare.C,
+                                    .initial_state = p.input<complex>("state", 0, 1, 2),
+                                    .y = y.all,
+                                    .final_state = p.output<complex>("next_state", 0, 1, 2)});
     }
     const auto dA = p.output<complex>("dA", 0, 1, 2), dC = p.output<complex>("dC", 0, 1, 2),
                R = p.output<complex>("linear.R", 0, 1, 2);

@@ -15,18 +15,19 @@ enum class s4_form {
     convolution,  ///< s4_kernel and fft_conv: without states, and a NaN reaches all of its row
 };
 
-/// The layer of S4: every channel is filtered by a system of its own, diagonal plus low-rank and discretised by the bilinear method.
+/// The layer of S4: every channel is filtered by a system of its own, diagonal plus low-rank, discretised by the bilinear method.
 ///
-///     x_t = Ā x_{t-1} + B̄ u_t,   y_{t,c} = C_c x_t + D_c u_t       Gu et al., "Efficiently Modeling Long Sequences with Structured
-///                                                                  State Spaces", arXiv:2111.00396, equations 3 to 5
+///     x_t = Ā x_{t-1} + B̄ u_t               Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces",
+///     y_{t,c} = C_c x_t + D_c u_t           arXiv:2111.00396, equations 3 to 5
 ///
-/// over the full spectrum of A = diag(Λ, Λ̄) - Σ_r P_r P_r*, with step Δ rate; `state` counts conjugate pairs, of which one is given.
-/// Channel h has copy h mod copies. The same as the causal convolution with the kernel of s4_kernel, which has the same parameters.
+/// over the full spectrum of A = diag(Λ, Λ̄) - Σ_r P_r P_r*, with step Δ rate; `state` counts conjugate pairs, of which one is
+/// given. Channel h has copy h mod copies. The same as the causal convolution with the kernel of s4_kernel, which has the same
+/// parameters.
 ///
 /// What S4 trains is the prepared map C̃ = C (I - Ā^L'), L' = round(prepared_length / rate), which s4_kernel takes; the recurrence
 /// takes C. By states, C is recovered from C̃, unless true_C is given: s4_setup makes that once, with step sizes Δ rate and length
-/// L'. A sequence may be cut anywhere, final_state of one piece being initial_state of the next, if prepared_length is not left at 0,
-/// which means the piece's own length.
+/// L'. A sequence may be cut anywhere, final_state of one piece being initial_state of the next, if prepared_length is not left at
+/// 0, which means the piece's own length. By states, a sequence may also be longer than L'.
 ///
 /// T is how u and y are stored (float, double, bfloat16, float16); B, C, D, P and states are in compute_t<T>, step sizes and rates
 /// in double. Any stride is legal; time-contiguous data, (batch, dim, length), is a view with its last two axes transposed.
@@ -76,7 +77,8 @@ void check_s4_inputs(const char* op, const s4_args<T>& a, bool convolved)
 {
     static_assert(storage_element<T>);
     const auto& C = s4_maps(a);
-    const axis batch{"batch", a.u.extent(0)}, dim{"dim", a.u.extent(2)}, state{"state", a.A.extent(1)}, channels{"channels", C.extent(0)};
+    const axis batch{"batch", a.u.extent(0)}, dim{"dim", a.u.extent(2)}, state{"state", a.A.extent(1)};
+    const axis channels{"channels", C.extent(0)};
     require_shape(op, "u", a.u, {{"batch"}, {"length"}, {"dim"}});
     require_shape(op, a.C.data() || !a.true_C.data() ? "C" : "true_C", C, {{"channels"}, dim, state});
     require_shape_if_given(op, "true_C", a.true_C, {channels, dim, state});
@@ -100,7 +102,8 @@ void check(const s4_args<T>& a)
     constexpr const char* op = "s4";
     const bool convolved = a.form == s4_form::convolution;
     check_s4_inputs(op, a, convolved);
-    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)}, state{"state", a.A.extent(1)};
+    const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)};
+    const axis state{"state", a.A.extent(1)};
     require_shape(op, "y", a.y, {batch, length, {"channels * dim", s4_maps(a).extent(0) * dim.extent}});
     require_shape_if_given(op, "final_state", a.final_state, {batch, dim, state});
     require(!convolved || !a.initial_state.data(), op, "initial_state", "is given, but a convolution has no states");

@@ -5,11 +5,11 @@
 namespace ssmkit {
 
 /// The gradients of s4 as a convolution y = K * u + D u, without states: those of fft_conv, and through the gradient of the kernel,
-/// dK_m = Σ_b Σ_t dy_t u_{t-m}, those of s4_kernel, where their equations are. dC is the gradient of the prepared map C̃, which is what
-/// S4 trains. Where delta and ddelta are tied over the state (stride 0), ddelta is the sum.
+/// dK_m = Σ_b Σ_t dy_t u_{t-m}, those of s4_kernel, where their equations are. dC is the gradient of the prepared map C̃, which is
+/// what S4 trains. Where delta and ddelta are tied over the state (stride 0), ddelta is the sum.
 ///
-/// Neither the forward pass's output nor its form is looked at. A gradient whose view is left empty is not written; one that is given
-/// is overwritten, not added to.
+/// Neither the forward pass's output nor its form is looked at. A gradient whose view is left empty is not written; one that is
+/// given is overwritten, not added to.
 template <class T>
 struct s4_backward_args {
     using real = compute_t<T>;
@@ -51,7 +51,8 @@ void check(const s4_backward_args<T>& a)
     require_distinct_elements(op, "dP", a.dP);
     require_distinct_elements(op, "dC", a.dC);
     require_distinct_elements(op, "dD", a.dD);
-    require(a.ddelta.empty() || a.ddelta.extent(0) <= 1 || a.ddelta.stride(0) != 0, op, "ddelta", "is written but has stride 0 along dim");
+    require(a.ddelta.empty() || a.ddelta.extent(0) <= 1 || a.ddelta.stride(0) != 0, op, "ddelta",
+            "is written but has stride 0 along dim");
     const named_footprint outputs[] = {named("du", a.du), named("ddelta", a.ddelta), named("dA", a.dA), named("dB", a.dB),
                                        named("dP", a.dP), named("dC", a.dC),         named("dD", a.dD)};
     const named_footprint inputs[] = {named("u", f.u), named("delta", f.delta), named("A", f.A), named("B", f.B),

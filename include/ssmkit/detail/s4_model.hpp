@@ -33,8 +33,8 @@ public:
     planar<double> pole, gain;
 
     s4_system_powers(arena& memory, index states, index ranks)
-        : state(states), rank(ranks), pitch(pole_pitch<Arch>(states)), pole(take_planar(memory, pitch)), gain(take_planar(memory, pitch)),
-          power_(take_planar(memory, pitch)), numbers_(memory.take<std::complex<double>>(s4_transition::size(states, ranks))),
+        : state(states), rank(ranks), pitch(pole_pitch<Arch>(states)), pole(take_planar(memory, pitch)),
+          gain(take_planar(memory, pitch)), power_(take_planar(memory, pitch)), numbers_(memory.take<std::complex<double>>(s4_transition::size(states, ranks))),
           U_(take(memory, ranks)), V_(take(memory, ranks)), ahead_(take(memory, s4d_chunk * ranks)),
           behind_(take(memory, s4d_chunk * ranks)), products_(memory.take<double>(static_cast<std::size_t>(ranks)))
     {
@@ -153,9 +153,10 @@ struct s4_recovery {
     void solve(const s4_system_powers<Arch>& system, index length, double* rows, index count)
     {
         system.transition(length % s4d_chunk, power);
+        system.transition(s4d_chunk, square);
         for (index rest = length / s4d_chunk; rest > 0; rest /= 2) {
-            rest == length / s4d_chunk ? system.transition(s4d_chunk, square) : multiply(square, square, square);
             if (rest % 2 == 1) multiply(power, power, square);
+            if (rest > 1) multiply(square, square, square);
         }
         // Rows of powers are images of elements, so that c Ā^length is their product with c as a column.
         for (index k = 0; k < width; ++k) {
@@ -172,7 +173,8 @@ private:
         for (index i = 0; i < width; i += 4) {  // rows; widths are multiples of 8
             for (index j = 0; j < width; j += n) {
                 d sums[4] = {d(0.0), d(0.0), d(0.0), d(0.0)};
-                add_product<Arch, 4, 1>(sums, broadcast_rows<double>{a + i * width, width, 1}, tiled_rows<double>{b + j, n, width}, width);
+                add_product<Arch, 4, 1>(sums, broadcast_rows<double>{a + i * width, width, 1}, tiled_rows<double>{b + j, n, width},
+                                        width);
                 for (index r = 0; r < 4; ++r) store(sums[r], other + (i + r) * width + j);
             }
         }

@@ -29,8 +29,8 @@ inline std::vector<s4_number> s4_dense_transition(const s4_full& s, std::vector<
 }
 
 /// Rows C with C (I - Ā^length) = C̃.
-inline std::vector<s4_number> s4_recovered(const std::vector<s4_number>& A, index full, const std::vector<s4_number>& prepared, index rows,
-                                           index length)
+inline std::vector<s4_number> s4_recovered(const std::vector<s4_number>& A, index full, const std::vector<s4_number>& prepared,
+                                           index rows, index length)
 {
     std::vector<s4_number> power(A.size()), square = A;
     for (index n = 0; n < full; ++n) power[at(n * full + n)] = 1;

@@ -9,8 +9,8 @@
 
 namespace ssmkit::reference {
 
-/// The gradients of S4's layer (args/s4_backward.hpp), through the references of the kernel and of both backward passes: the oracle of
-/// the tests.
+/// The gradients of S4's layer (args/s4_backward.hpp), through the references of the kernel and of both backward passes: the oracle
+/// of the tests.
 template <class T>
 void s4_backward(const s4_backward_args<T>& a)
 {

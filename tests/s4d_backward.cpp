@@ -19,7 +19,8 @@ template <class T>
 constexpr double budget = std::is_same_v<T, double> ? 1e-12 : 1e-5;
 
 template <class T>
-void check_gradients(const s4d_layer_backward_problem<T>& q, const s4d_layer_backward_problem<double>& expected, double allowance = 1)
+void check_gradients(const s4d_layer_backward_problem<T>& q, const s4d_layer_backward_problem<double>& expected,
+                     double allowance = 1)
 {
     INFO(q.p.s.text());
     q.for_each_gradient(expected, [&](const char* name, const auto& got, const auto& want) {
@@ -141,8 +142,9 @@ TEMPLATE_TEST_CASE("s4d_backward: the convolution gives the same", "", float, do
     }
     // The kernel's gradient asks for more memory than the transforms.
     for (const index length : {0, 1, 250}) {
-        const s4d_layer_backward_problem<TestType> q(
-            {.batch = length == 1 ? 0 : 1, .length = length, .dim = 300, .state = 100, .initial_state = false, .form = layout::time_contiguous});
+        s4d_layer_setup s{.batch = length == 1 ? 0 : 1, .length = length, .dim = 300, .state = 100, .initial_state = false};
+        s.form = layout::time_contiguous;
+        const s4d_layer_backward_problem<TestType> q(s);
         const auto expected = q.wide();
         reference::s4d_backward(expected.args());
         auto a = q.args();
@@ -211,7 +213,8 @@ TEMPLATE_TEST_CASE("s4d_backward: chooses the convolution only for numbers", "",
 
 TEST_CASE("s4d_backward: slow poles over 131072 tokens")
 {
-    s4d_layer_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1, .form = layout::time_contiguous};
+    s4d_layer_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1};
+    s.form = layout::time_contiguous;
     for (const auto form : {s4d_form::states, s4d_form::convolution}) {
         s.initial_state = form == s4d_form::states;
         s4d_layer_backward_problem<float> q(s);

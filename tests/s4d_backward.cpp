@@ -19,7 +19,8 @@ template <class T>
 constexpr double budget = std::is_same_v<T, double> ? 1e-12 : 1e-5;
 
 template <class T>
-void check_gradients(const s4d_layer_backward_problem<T>& q, const s4d_layer_backward_problem<double>& expected, double allowance = 1)
+void check_gradients(const s4d_layer_backward_problem<T>& q, const s4d_layer_backward_problem<double>& expected,
+                     double allowance = 1)
 {
     INFO(q.p.s.text());
     q.for_each_gradient(expected, [&](const char* name, const auto& got, const auto& want) {
@@ -35,7 +36,9 @@ void compare(const s4d_layer_setup& s, double allowance = 1)
 {
     const s4d_layer_backward_problem<T> q(s);
     const auto expected = q.wide();
-    s4d_backward(q.args());
+    auto a = q.args();
+    a.forward.form = s4d_form::states;
+    s4d_backward(a);
     reference::s4d_backward(expected.args());
     check_gradients(q, expected, allowance);
 }
@@ -139,8 +142,9 @@ TEMPLATE_TEST_CASE("s4d_backward: the convolution gives the same", "", float, do
     }
     // The kernel's gradient asks for more memory than the transforms.
     for (const index length : {0, 1, 250}) {
-        const s4d_layer_backward_problem<TestType> q(
-            {.batch = 1, .length = length, .dim = 300, .state = 100, .initial_state = false, .form = layout::time_contiguous});
+        s4d_layer_setup s{.batch = length == 1 ? 0 : 1, .length = length, .dim = 300, .state = 100, .initial_state = false};
+        s.form = layout::time_contiguous;
+        const s4d_layer_backward_problem<TestType> q(s);
         const auto expected = q.wide();
         reference::s4d_backward(expected.args());
         auto a = q.args();
@@ -151,7 +155,25 @@ TEMPLATE_TEST_CASE("s4d_backward: the convolution gives the same", "", float, do
     }
 }
 
-TEMPLATE_TEST_CASE("s4d_backward: chooses the convolution where there are many states, and only for numbers", "", float, bfloat16)
+TEMPLATE_TEST_CASE("s4d_backward: chooses the convolution, but not for long sequences through few states", "", float, bfloat16)
+{
+    for (const index state : {16, 17}) {
+        for (const index length : {2047, 2048}) {
+            for (const index batch : {1, 2}) {
+                const s4d_layer_setup s{.batch = batch, .length = length, .dim = 3, .state = state, .initial_state = false};
+                const s4d_layer_backward_problem<TestType> q(s), other(s);
+                auto a = other.args();
+                const bool few = batch == 1 && length == 2048 && state == 16;
+                a.forward.form = few ? s4d_form::states : s4d_form::convolution;
+                s4d_backward(a);
+                s4d_backward(q.args());
+                require_same(q, other);
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("s4d_backward: chooses the convolution only for numbers", "", float, bfloat16)
 {
     threads pool(3);
     for (const layout form : {layout::row_major, layout::time_contiguous, layout::strided}) {
@@ -191,7 +213,8 @@ TEMPLATE_TEST_CASE("s4d_backward: chooses the convolution where there are many s
 
 TEST_CASE("s4d_backward: slow poles over 131072 tokens")
 {
-    s4d_layer_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1, .form = layout::time_contiguous};
+    s4d_layer_setup s{.batch = 1, .length = 131072, .dim = 1, .state = 16, .copies = 1, .channels = 1};
+    s.form = layout::time_contiguous;
     for (const auto form : {s4d_form::states, s4d_form::convolution}) {
         s.initial_state = form == s4d_form::states;
         s4d_layer_backward_problem<float> q(s);
@@ -319,7 +342,7 @@ TEST_CASE("s4d_backward: gradients that are not asked for change nothing")
                 };
                 maybe(a.du), maybe(a.ddelta), maybe(a.dA), maybe(a.dB), maybe(a.dC), maybe(a.dD), maybe(a.dinitial_state);
                 // Whether states are asked for decides the form; here it is the same for all.
-                a.forward.form = states || state == 5 ? s4d_form::states : s4d_form::convolution;
+                a.forward.form = states ? s4d_form::states : s4d_form::convolution;
                 const auto before = q.dA.bytes();
                 s4d_backward(a);
                 INFO(wanted << " " << state << " " << states);

@@ -170,12 +170,14 @@ struct s4d_layer_backward_problem {
         auto f = p.args();
         f.y = {};
         f.final_state = {};
-        const view<double, 2> steps = ddelta;
+        const view<double, 2> all = ddelta;
+        const view<double, 2> steps =
+            p.s.tied ? tied_over_state(view<double, 1>(all.data(), {p.s.dim}, {all.stride(0)}), p.s.state) : all;
         return {.forward = f,
                 .dy = dy,
                 .dfinal_state = dfinal_state,
                 .du = du,
-                .ddelta = p.s.tied ? tied_over_state(view<double, 1>(steps.data(), {p.s.dim}, {steps.stride(0)}), p.s.state) : steps,
+                .ddelta = steps,
                 .dA = dA,
                 .dB = dB,
                 .dC = dC,

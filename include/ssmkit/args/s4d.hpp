@@ -57,7 +57,8 @@ void check_s4d_inputs(const char* op, const s4d_args<T>& a)
     const axis dim{"dim", a.u.extent(2)}, copies{"copies", a.A.extent(0)}, state{"state", a.A.extent(1)};
     require_shape(op, "u", a.u, {{"batch"}, {"length"}, {"dim"}});
     require_shape(op, "A", a.A, {{"copies"}, {"state"}});
-    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A", "has copies that do not divide dim");
+    require(dim.extent == 0 || (copies.extent > 0 && dim.extent % copies.extent == 0), op, "A",
+            "has copies that do not divide dim");
     require_shape(op, "delta", a.delta, {dim, state});
     require_shape(op, "B", a.B, {copies, state});
     require_shape(op, "C", a.C, {{"channels"}, dim, state});

@@ -16,14 +16,14 @@ struct s4d_adjoint_tables {
     static constexpr index n = lanes<R, Arch>, chunk = s4d_chunk;
 
     s4d_tables<Arch, R> forward;
-    R* back = nullptr;     // [channels][chunk][2 padded]  conj(fC λ^(i + 1)): from the gradient of output i to that of the state before
-    R* input = nullptr;    // [2 padded][chunk]            the forward's, turned: from the gradient of the state behind to those of inputs
-    R* mixing = nullptr;   // [channels][chunk][chunk]     the forward's, turned
-    R* gradients = nullptr;    // of the forward's input [chunk][2 padded], carry, tail [2 padded]; then [channels][chunk][2 padded],
-                               // the conjugates of those of fC λ^(i + 1)
-    R* dmixing = nullptr;      // [channels][chunk][chunk]
-    double* sums = nullptr;    // as `gradients`
-    double* dkernel = nullptr; // [channels][chunk]
+    R* back = nullptr;          // [channels][chunk][2 padded]  conj(fC λ^(i + 1)): what output i hands to the state before
+    R* input = nullptr;         // [2 padded][chunk]            the forward's, turned: what the state behind hands to inputs
+    R* mixing = nullptr;        // [channels][chunk][chunk]     the forward's, turned
+    R* gradients = nullptr;     // of the forward's input, [chunk][2 padded], of carry and tail, [2 padded]; and the conjugates of
+                                // those of fC λ^(i + 1), [channels][chunk][2 padded]
+    R* dmixing = nullptr;       // [channels][chunk][chunk]
+    double* sums = nullptr;     // as `gradients`
+    double* dkernel = nullptr;  // [channels][chunk]
 
     s4d_adjoint_tables() = default;
     s4d_adjoint_tables(arena& memory, index states, index maps) : forward(memory, states, maps)
@@ -84,7 +84,9 @@ private:
 
     [[gnu::noinline, gnu::flatten]] static void add(const R* from, index count, double* to)
     {
-        for (index i = 0; i < count; i += lanes<double, Arch>) store(load<double, Arch>(to + i) + load<double, Arch>(from + i), to + i);
+        for (index i = 0; i < count; i += lanes<double, Arch>) {
+            store(load<double, Arch>(to + i) + load<double, Arch>(from + i), to + i);
+        }
     }
 };
 
@@ -149,7 +151,8 @@ template <class Arch, class R>
     for_each_lanes<R, Arch>(all, [&](auto range) __attribute__((always_inline)) {
         const v a = range.load(power), a_low = range.load(power + all);
         const v b = range.load(power + 2 * all), b_low = range.load(power + 3 * all);
-        v re = range.load(gradient), im = range.load(gradient + all), sum_re = range.load(dpower), sum_im = range.load(dpower + all);
+        v re = range.load(gradient), im = range.load(gradient + all);
+        v sum_re = range.load(dpower), sum_im = range.load(dpower + all);
         for (index r = rows; r-- > 0;) {
             R* const row = p + r * 2 * all;
             if (x) {
@@ -178,7 +181,8 @@ template <class Arch, class R>
 /// Gradients of inputs token by token, so that an infinity or a NaN reaches nothing behind it. The gradient behind the tokens is
 /// used up; dy of channel c is `channel` elements behind that of c - 1.
 template <class Arch, class R>
-void s4d_input_gradients_by_token(const s4d_adjoint_tables<Arch, R>& m, index tokens, const R* dy, index channel, R* gradient, R* du)
+void s4d_input_gradients_by_token(const s4d_adjoint_tables<Arch, R>& m, index tokens, const R* dy, index channel, R* gradient,
+                                  R* du)
 {
     constexpr index chunk = s4d_chunk;
     const s4d_tables<Arch, R>& f = m.forward;

@@ -208,13 +208,15 @@ private:
         R *const du = m_.du + g * m_.row;
         R *const dcarry = t.gradients + t.carry_offset(), *const dtail = t.gradients + t.tail_offset();
         if (rest_ > 0) {
-            back(t, {m_.tail_u, dy + whole_ * chunk, m_.tail_dy, channel, chunk, m_.tail_du, t.forward.tail, dtail, whole_, 1, rest_});
+            back(t, {m_.tail_u, dy + whole_ * chunk, m_.tail_dy, channel, chunk, m_.tail_du, t.forward.tail, dtail, whole_, 1,
+                     rest_});
             if (a_.du.data()) std::copy_n(m_.tail_du + chunk - rest_, rest_, du + whole_ * chunk);
         }
         for (index end = whole_; end > 0;) {
             const index first = (end - 1) / s4d_adjoint_block * s4d_adjoint_block, offset = first * chunk;
-            back(t, {u + offset, dy + offset, dy + offset, channel, channel, du + offset, t.forward.carry, dcarry, first, end - first,
-                     (end - first) * chunk});
+            const index count = end - first;
+            back(t, {u + offset, dy + offset, dy + offset, channel, channel, du + offset, t.forward.carry, dcarry, first, count,
+                     count * chunk});
             end = first;
         }
         for (index k = 0; a_.dinitial_state.data() && k < f_.A.extent(1); ++k) {
@@ -271,8 +273,8 @@ private:
         for (index c = 0; c < channels_; ++c) {
             const R* const dy = now.ending_dy + c * now.ending_channel;
             for (index j = 0; j < chunk; j += strip) {
-                s4d_product<Arch>(broadcast_rows<R>{dy + j, row_step, 1}, chunk - j,
-                                  s4d_table<R>{t.mixing + (c * chunk + j) * chunk + j, chunk, strip}, now.rows, now.du + j, chunk, true);
+                const s4d_table<R> mixing{t.mixing + (c * chunk + j) * chunk + j, chunk, strip};
+                s4d_product<Arch>(broadcast_rows<R>{dy + j, row_step, 1}, chunk - j, mixing, now.rows, now.du + j, chunk, true);
             }
         }
     }
@@ -284,7 +286,9 @@ private:
         v zeros(R(0));
         for (index c = 0; c < channels_; ++c) {
             const R* const dy = now.dy + c * now.channel;
-            for (index t = 0; t < now.rows * chunk; t += lanes<R, Arch>) zeros = multiply_add(load<R, Arch>(dy + t), v(R(0)), zeros);
+            for (index t = 0; t < now.rows * chunk; t += lanes<R, Arch>) {
+                zeros = multiply_add(load<R, Arch>(dy + t), v(R(0)), zeros);
+            }
         }
         return sum<R, Arch>(zeros) == R(0);
     }

@@ -94,6 +94,21 @@ void row(std::int64_t batch, std::int64_t length, std::int64_t dim, std::int64_t
                                            .delta_bias = {bias.data, dim},
                                            .delta_softplus = true,
                                            .y = {y.data, batch, length, dim}};
+#ifdef TUNE
+    const auto go=[&]<class L>(L, const char* n){ const double ms = median_ms([&](cudaStream_t st) { ssmkit::cuda::detail::launch_selective_scan<L, false>(a, st); }, 40);
+      std::printf("%dx%dx%d%s/%s %s: %.4f ms ratio %.3f\n",(int)batch,(int)length,(int)dim,z?"-z":"",type,n,ms,ms/peer);};
+    using ssmkit::cuda::detail::scan_layout;
+    go(scan_layout<128,8,2,32>{},"128,8,2,32");
+    go(scan_layout<256,8,2,32>{},"256,8,2,32");
+    go(scan_layout<128,4,4,32>{},"128,4,4,32");
+    go(scan_layout<64,4,4,32>{},"64,4,4,32");
+    go(scan_layout<128,16,1,32>{},"128,16,1,32");
+    go(scan_layout<128,2,8,32>{},"128,2,8,32");
+    go(scan_layout<64,2,8,16>{},"64,2,8,16");
+    go(scan_layout<64,8,2,32>{},"64,8,2,32");
+    return;
+#endif
+#ifndef TUNE
     const double ms = median_ms([&](cudaStream_t stream) { ssmkit::cuda::selective_scan(a, stream); });
     cudaDeviceProp device;
     must(cudaGetDeviceProperties(&device, 0));
@@ -105,6 +120,7 @@ void row(std::int64_t batch, std::int64_t length, std::int64_t dim, std::int64_t
     std::printf("selective_scan/cuda/%dx%dx%dx%d%s/%s: %.4f ms, peer %.4f, ratio %.3f, limit_fraction %.3f\n", static_cast<int>(batch),
                 static_cast<int>(length), static_cast<int>(dim), static_cast<int>(state), z ? "-z" : "", type, ms, peer, ms / peer,
                 floor / ms);
+#endif
 }
 
 }  // namespace

@@ -72,10 +72,22 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
-/// log(1 + e^x), exact to a few units in the last place also where it is nearly 0.
+/// log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), the latter as e^-|x| times a polynomial in it (degree 9, error 5e-9 over [0, 1]):
+/// relative error 4e-7 also where it is nearly 0. Logarithms would share the unit that bounds the scan.
 __device__ __forceinline__ float softplus(float x)
 {
-    return x > 20.0f ? x : log1pf(exp2_fast(x * log2_e));
+    const float e = exp2_fast(-fabsf(x) * log2_e);
+    float p = -0.003256378462538123f;
+    p = fmaf(p, e, 0.019907161593437195f);
+    p = fmaf(p, e, -0.057064201682806015f);
+    p = fmaf(p, e, 0.10614264756441116f);
+    p = fmaf(p, e, -0.15311862528324127f);
+    p = fmaf(p, e, 0.19678117334842682f);
+    p = fmaf(p, e, -0.24954558908939362f);
+    p = fmaf(p, e, 0.33330005407333374f);
+    p = fmaf(p, e, -0.4999990463256836f);
+    p = fmaf(p, e, 1.0f);
+    return fmaf(p, e, fmaxf(x, 0.0f));
 }
 
 /// x / (1 + e^-x).

@@ -9,11 +9,11 @@
 namespace ssmkit::cuda {
 namespace detail {
 
-/// How a block of 256 threads is laid over channels and states: `Lanes` neighbouring threads share a channel, each has every
+/// How a block of threads is laid over channels and states: `Lanes` neighbouring threads share a channel, each has every
 /// Lanes-th state, `States` of them, in registers; `Tokens` are held in shared memory at a time.
-template <int Lanes_, int States_, int Tokens_>
+template <int Threads, int Lanes, int States, int Tokens>
 struct scan_layout {
-    static constexpr int threads = 256, lanes = Lanes_, states = States_, tokens = Tokens_;
+    static constexpr int threads = Threads, lanes = Lanes, states = States, tokens = Tokens;
     static constexpr int channels = threads / lanes, padded_state = lanes * states;
     static constexpr int quads = tokens / 4;   // registers of four tokens move between global and shared memory
     static constexpr int row = tokens + 4;     // of shared memory: 16-byte rows that neighbouring threads read without conflicts
@@ -27,26 +27,26 @@ __device__ __forceinline__ index visited(const Args& a, index step)
     return a.order.data() ? a.order[i] : i;
 }
 
-/// Sums p[0..7] over the lanes of a channel; lane l returns that of token l mod 8.
+/// Sums p[0..7], of eight tokens, over the lanes of a channel. Lane l < 8 is left with the sums of tokens l n to l n + n - 1,
+/// n = 8 / min(Lanes, 8), in p[0..n-1].
 template <int Lanes>
-__device__ __forceinline__ float sum_over_lanes(float (&p)[8], int lane)
+__device__ __forceinline__ void sum_over_lanes(float (&p)[8], int lane)
 {
 #pragma unroll
-    for (int distance = 4; distance >= 1; distance /= 2) {
+    for (int distance = Lanes < 8 ? Lanes / 2 : 4, half = 4; distance >= 1; distance /= 2, half /= 2) {
         const bool upper = lane & distance;
 #pragma unroll
-        for (int i = 0; i < distance; ++i) {
-            const float sent = upper ? p[i] : p[i + distance], kept = upper ? p[i + distance] : p[i];
+        for (int i = 0; i < half; ++i) {
+            const float sent = upper ? p[i] : p[i + half], kept = upper ? p[i + half] : p[i];
             p[i] = kept + __shfl_xor_sync(0xffffffffu, sent, distance);
         }
     }
 #pragma unroll
     for (int distance = 8; distance < Lanes; distance *= 2) p[0] += __shfl_xor_sync(0xffffffffu, p[0], distance);
-    return p[0];
 }
 
 /// One batch row of Layout::channels channels from the first token to the last. `General` has what the plain case need not
-/// ask for at every token: maps of several groups, resets, snapshots.
+/// ask for at every token: maps of several groups, resets, snapshots, an order.
 ///
 /// Tiles of tokens go through two halves of shared memory: while one is worked on, the next one's loads are under way in
 /// registers. Step sizes are prepared once a token and channel. What bounds it is the exponential: one a state and token, 16 a
@@ -105,96 +105,195 @@ __global__ void __launch_bounds__(Layout::threads) selective_scan_kernel(const _
     const bool maps_turned = a.B.stride(3) != 1 && a.B.stride(1) == 1;
     const auto map_row_of = [&](int i) { return maps_turned ? i / quads : i % map_rows; };
     const auto map_quad_of = [&](int i) { return maps_turned ? i % quads : i / map_rows; };
-    float u[channel_items][4], delta[channel_items][4], z[channel_items][4], z_next[channel_items][4];
-    float B[General ? 1 : map_items][4], C[General ? 1 : map_items][4];
+    T u[channel_items][4], delta[channel_items][4], z[channel_items][4], z_next[channel_items][4];
+    using map_element = std::conditional_t<parts == 2, float, T>;
+    map_element B[General ? 1 : map_items][4], C[General ? 1 : map_items][4];
     const index group_of_B = General ? 0 : c0 / (dim / a.B.extent(2)), group_of_C = General ? 0 : c0 / (dim / a.C.extent(2));
-
+    // Addresses of the next tile's first token; without an order a step ahead is always as far.
+    const index way = a.reverse ? -1 : 1, start = a.reverse ? length - 1 : 0;
+    const T *u_at[channel_items], *delta_at[channel_items], *z_at[channel_items];
+    T *y_at[channel_items], *ungated_at[channel_items];
+    float bias[channel_items], skip[channel_items];
+    const map_element *B_at[General ? 1 : map_items], *C_at[General ? 1 : map_items];
+#pragma unroll
+    for (int k = 0; k < channel_items; ++k) {
+        const int i = threadIdx.x + k * threads;
+        const index channel = min(c0 + channel_of(i), dim - 1), t = start + way * 4 * quad_of(i);
+        bias[k] = a.delta_bias.data() ? a.delta_bias[channel] : 0.0f;
+        skip[k] = a.D.data() ? a.D[channel] : 0.0f;
+        u_at[k] = a.u.pointer(b, t, channel);
+        delta_at[k] = a.delta.pointer(b, t, channel);
+        z_at[k] = a.z.pointer(b, t, channel);
+        y_at[k] = a.y.pointer(b, t, channel);
+        ungated_at[k] = a.y_ungated.pointer(b, t, channel);
+    }
+    if constexpr (!General) {
+#pragma unroll
+        for (int k = 0; k < map_items; ++k) {
+            const int i = threadIdx.x + k * threads;
+            const index n = min(static_cast<index>(map_row_of(i) / parts), max(state - 1, index{0})), t = start + way * 4 * map_quad_of(i);
+            B_at[k] = reinterpret_cast<const map_element*>(a.B.pointer(b, t, group_of_B, n)) + map_row_of(i) % parts;
+            C_at[k] = reinterpret_cast<const map_element*>(a.C.pointer(b, t, group_of_C, n)) + map_row_of(i) % parts;
+        }
+    }
+    const index far_u = way * a.u.stride(1), far_delta = way * a.delta.stride(1), far_z = way * a.z.stride(1);
+    const index far_y = way * a.y.stride(1), far_ungated = way * a.y_ungated.stride(1);
+    const index far_B = way * a.B.stride(1) * parts, far_C = way * a.C.stride(1) * parts;
+    const bool gated = a.z.data() != nullptr, kept = a.y_ungated.data() != nullptr;
+    // The next four elements of a row, of which those before `count` are there.
+    const auto fetch_row = [](const auto* at, index stride, int count, auto (&to)[4]) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if (j < count) to[j] = *at;
+            at += stride;
+        }
+    };
+    // How many of an item's four tokens are there.
+    const auto tokens_there = [&](index first, int q, bool row_there) {
+        const index left = length - first - 4 * q;
+        return !row_there || left <= 0 ? 0 : left < 4 ? static_cast<int>(left) : 4;
+    };
     const auto fetch = [&](index first) {
+        const bool whole = first + Layout::tokens <= length && c0 + channels <= dim;
 #pragma unroll
         for (int k = 0; k < channel_items; ++k) {
             const int i = threadIdx.x + k * threads;
-            const index channel = c0 + channel_of(i);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const index step = first + 4 * quad_of(i) + j;
-                const bool there = i < channels * quads && channel < dim && step < length;
-                const index t = there ? visited(a, step) : 0;
-                u[k][j] = there ? widened(a.u(b, t, channel)) : 0.0f;
-                delta[k][j] = there ? widened(a.delta(b, t, channel)) : 0.0f;
-                z_next[k][j] = there && a.z.data() ? widened(a.z(b, t, channel)) : 0.0f;
+            if constexpr (channels * quads % threads != 0) {
+                if (i >= channels * quads) break;
             }
+            if (General && a.order.data()) {
+                const index channel = min(c0 + channel_of(i), dim - 1);
+                const int count = tokens_there(first, quad_of(i), c0 + channel_of(i) < dim);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if (j >= count) break;
+                    const index t = visited(a, first + 4 * quad_of(i) + j);
+                    u[k][j] = a.u(b, t, channel);
+                    delta[k][j] = a.delta(b, t, channel);
+                    if (gated) z_next[k][j] = a.z(b, t, channel);
+                }
+                continue;
+            }
+            if (whole) {
+                fetch_row(u_at[k], far_u, 4, u[k]);
+                fetch_row(delta_at[k], far_delta, 4, delta[k]);
+                if (gated) fetch_row(z_at[k], far_z, 4, z_next[k]);
+            } else {
+                const int count = tokens_there(first, quad_of(i), c0 + channel_of(i) < dim);
+                fetch_row(u_at[k], far_u, count, u[k]);
+                fetch_row(delta_at[k], far_delta, count, delta[k]);
+                if (gated) fetch_row(z_at[k], far_z, count, z_next[k]);
+            }
+            u_at[k] += Layout::tokens * far_u;
+            delta_at[k] += Layout::tokens * far_delta;
+            if (gated) z_at[k] += Layout::tokens * far_z;
         }
         if constexpr (!General) {
 #pragma unroll
             for (int k = 0; k < map_items; ++k) {
                 const int i = threadIdx.x + k * threads;
-                const index n = map_row_of(i) / parts;
-                const int part = map_row_of(i) % parts;
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const index step = first + 4 * map_quad_of(i) + j;
-                    const bool there = i < map_rows * quads && n < state && step < length;
-                    const index t = there ? visited(a, step) : 0;
-                    if constexpr (parts == 2) {
-                        B[k][j] = there ? reinterpret_cast<const float*>(a.B.pointer(b, t, group_of_B, n))[part] : 0.0f;
-                        C[k][j] = there ? reinterpret_cast<const float*>(a.C.pointer(b, t, group_of_C, n))[part] : 0.0f;
-                    } else {
-                        B[k][j] = there ? widened(a.B(b, t, group_of_B, n)) : 0.0f;
-                        C[k][j] = there ? widened(a.C(b, t, group_of_C, n)) : 0.0f;
-                    }
+                if constexpr (map_rows * quads % threads != 0) {
+                    if (i >= map_rows * quads) break;
                 }
+                const bool row_there = map_row_of(i) < state * parts;
+                if (whole && row_there) {
+                    fetch_row(B_at[k], far_B, 4, B[k]);
+                    fetch_row(C_at[k], far_C, 4, C[k]);
+                } else {
+                    const int count = tokens_there(first, map_quad_of(i), row_there);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) B[k][j] = C[k][j] = map_element{};
+                    fetch_row(B_at[k], far_B, count, B[k]);
+                    fetch_row(C_at[k], far_C, count, C[k]);
+                }
+                B_at[k] += Layout::tokens * far_B;
+                C_at[k] += Layout::tokens * far_C;
             }
         }
     };
     const auto quad = [](float* at) -> float4& { return *reinterpret_cast<float4*>(at); };
     // Beyond the last token the step is 0, which leaves the state as it is.
     const auto prepare = [&](index first, float* half) {
+        const bool whole = first + Layout::tokens <= length && c0 + channels <= dim;
 #pragma unroll
         for (int k = 0; k < channel_items; ++k) {
             const int i = threadIdx.x + k * threads;
-            if (i >= channels * quads) break;
-            const index channel = min(c0 + channel_of(i), dim - 1);
-            const float bias = a.delta_bias.data() ? a.delta_bias[channel] : 0.0f, skip = a.D.data() ? a.D[channel] : 0.0f;
-            float d[4];
+            if constexpr (channels * quads % threads != 0) {
+                if (i >= channels * quads) break;
+            }
+            float d[4], x[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                d[j] = delta[k][j] + bias;
-                if (a.delta_softplus) d[j] = softplus(d[j]);
-                if (first + 4 * quad_of(i) + j >= length) d[j] = 0.0f;
+                d[j] = widened(delta[k][j]) + bias[k];
+                x[j] = widened(u[k][j]);
                 z[k][j] = z_next[k][j];
+            }
+            if (a.delta_softplus) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) d[j] = softplus(d[j]);
+            }
+            if (!whole) {
+                const int count = tokens_there(first, quad_of(i), c0 + channel_of(i) < dim);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if (j >= count) d[j] = x[j] = 0.0f;
+                }
             }
             float* const at = half + channel_of(i) * row + 4 * quad_of(i);
             quad(at) = make_float4(d[0], d[1], d[2], d[3]);
-            quad(at + channels * row) = make_float4(d[0] * u[k][0], d[1] * u[k][1], d[2] * u[k][2], d[3] * u[k][3]);
-            quad(at + 2 * channels * row) = make_float4(skip * u[k][0], skip * u[k][1], skip * u[k][2], skip * u[k][3]);
+            quad(at + channels * row) = make_float4(d[0] * x[0], d[1] * x[1], d[2] * x[2], d[3] * x[3]);
+            quad(at + 2 * channels * row) = make_float4(skip[k] * x[0], skip[k] * x[1], skip[k] * x[2], skip[k] * x[3]);
         }
         if constexpr (!General) {
 #pragma unroll
             for (int k = 0; k < map_items; ++k) {
                 const int i = threadIdx.x + k * threads;
-                if (i >= map_rows * quads) break;
+                if constexpr (map_rows * quads % threads != 0) {
+                    if (i >= map_rows * quads) break;
+                }
                 float* const at = half + (3 * channels + map_row_of(i)) * row + 4 * map_quad_of(i);
-                quad(at) = make_float4(B[k][0], B[k][1], B[k][2], B[k][3]);
-                quad(at + map_rows * row) = make_float4(C[k][0], C[k][1], C[k][2], C[k][3]);
+                quad(at) = make_float4(widened(B[k][0]), widened(B[k][1]), widened(B[k][2]), widened(B[k][3]));
+                quad(at + map_rows * row) = make_float4(widened(C[k][0]), widened(C[k][1]), widened(C[k][2]), widened(C[k][3]));
             }
         }
     };
     const auto finish = [&](index first, const float* half) {
+        const bool whole = first + Layout::tokens <= length && c0 + channels <= dim;
 #pragma unroll
         for (int k = 0; k < channel_items; ++k) {
             const int i = threadIdx.x + k * threads;
-            const index channel = c0 + channel_of(i);
-            if (i >= channels * quads || channel >= dim) break;
+            if constexpr (channels * quads % threads != 0) {
+                if (i >= channels * quads) break;
+            }
             const float4 p4 = *reinterpret_cast<const float4*>(half + (2 * channels + channel_of(i)) * row + 4 * quad_of(i));
             const float p[4] = {p4.x, p4.y, p4.z, p4.w};
+            float out[4];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const index step = first + 4 * quad_of(i) + j;
-                if (step >= length) break;
-                const index t = visited(a, step);
-                if (a.y_ungated.data()) a.y_ungated(b, t, channel) = narrowed<T>(p[j]);
-                a.y(b, t, channel) = narrowed<T>(a.z.data() ? p[j] * silu(z[k][j]) : p[j]);
+            for (int j = 0; j < 4; ++j) out[j] = gated ? p[j] * silu(widened(z[k][j])) : p[j];
+            const auto store = [&](int count) {
+                T *y = y_at[k], *ungated = ungated_at[k];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if (j >= count) break;
+                    if (General && a.order.data()) {
+                        const index t = visited(a, first + 4 * quad_of(i) + j), channel = c0 + channel_of(i);
+                        a.y(b, t, channel) = narrowed<T>(out[j]);
+                        if (kept) a.y_ungated(b, t, channel) = narrowed<T>(p[j]);
+                        continue;
+                    }
+                    *y = narrowed<T>(out[j]);
+                    if (kept) *ungated = narrowed<T>(p[j]);
+                    y += far_y;
+                    ungated += far_ungated;
+                }
+            };
+            if (whole) {
+                store(4);
+            } else {
+                store(tokens_there(first, quad_of(i), c0 + channel_of(i) < dim));
             }
+            y_at[k] += Layout::tokens * far_y;
+            ungated_at[k] += Layout::tokens * far_ungated;
         }
     };
 
@@ -284,8 +383,12 @@ __global__ void __launch_bounds__(Layout::threads) selective_scan_kernel(const _
                     }
                 }
             }
-            const float sum = sum_over_lanes<Layout::lanes>(p, lane);
-            if (lane < 8) p_row[t0 + lane] += sum;
+            sum_over_lanes<Layout::lanes>(p, lane);
+            constexpr int sums = Layout::lanes < 8 ? 8 / Layout::lanes : 1;
+#pragma unroll
+            for (int i = 0; i < sums; ++i) {
+                if (lane < 8) p_row[t0 + lane * sums + i] += p[i];
+            }
         }
     };
 
@@ -340,24 +443,26 @@ void selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t stream)
             const index each = dim / map.extent(2);
             return map.extent(2) == 1 || each % Layout::channels == 0;
         };
-        if (shared(a.B) && shared(a.C) && !a.reset.data() && !a.snapshot_after.data()) {
+        if (shared(a.B) && shared(a.C) && !a.reset.data() && !a.snapshot_after.data() && !a.order.data()) {
             launch_selective_scan<Layout, false>(a, stream);
         } else {
             launch_selective_scan<Layout, true>(a, stream);
         }
     };
-    if (state <= 8) return launch(scan_layout<8, 1, 32>{});
+    if (state <= 8) return launch(scan_layout<256, 8, 1, 32>{});
     if (state <= 16) {
-        // Few channels: twice the threads, so that more multiprocessors have work.
-        if (a.u.extent(0) * dim < 4096) return launch(scan_layout<16, 1, 32>{});
-        return launch(scan_layout<8, 2, 32>{});
+        // Many channels: fewer threads for each, which share less work. On an H200, 12288 channels of float: 4 lanes 0.27 of the
+        // peer's time, 8 lanes 0.33; 1536: 8 lanes 0.71, 4 lanes 1.0, 16 lanes 0.79. Fewer registers through a bound on
+        // them spill and lose (0.34 to 0.48 for 0.28).
+        if (a.u.extent(0) * dim >= 8192) return launch(scan_layout<128, 4, 4, 32>{});
+        return launch(scan_layout<128, 8, 2, 32>{});
     }
-    if (state <= 32) return launch(scan_layout<8, 4, 32>{});
-    if (state <= 64) return launch(scan_layout<16, 4, 16>{});
-    if (state <= 128) return launch(scan_layout<16, 8, 16>{});
-    if (state <= 256) return launch(scan_layout<32, 8, 8>{});
-    if (state <= 512) return launch(scan_layout<32, 16, 8>{});
-    if constexpr (!complex) launch(scan_layout<32, 32, 8>{});
+    if (state <= 32) return launch(scan_layout<256, 8, 4, 32>{});
+    if (state <= 64) return launch(scan_layout<256, 16, 4, 16>{});
+    if (state <= 128) return launch(scan_layout<256, 16, 8, 16>{});
+    if (state <= 256) return launch(scan_layout<256, 32, 8, 8>{});
+    if (state <= 512) return launch(scan_layout<256, 32, 16, 8>{});
+    if constexpr (!complex) launch(scan_layout<256, 32, 32, 8>{});
 }
 
 }  // namespace ssmkit::cuda

@@ -321,7 +321,7 @@ __global__ void __launch_bounds__(Layout::threads) selective_scan_kernel(const _
     const auto run = [&](index first, float* half) {
         const float *const d_row = half + own * row, *const x_row = d_row + channels * row;
         float* const p_row = half + (2 * channels + own) * row;
-#pragma unroll 1
+#pragma unroll 2
         for (int t0 = 0; t0 < Layout::tokens; t0 += 8) {
             if (first + t0 >= length) break;
             float p[8];
@@ -451,10 +451,10 @@ void selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t stream)
     };
     if (state <= 8) return launch(scan_layout<256, 8, 1, 32>{});
     if (state <= 16) {
-        // Many channels: fewer threads for each, which share less work. On an H200, 12288 channels of float: 4 lanes 0.27 of the
+        // Many channels: fewer threads for each, which share less work. On an H200, 12288 channels of float: 4 lanes 0.27 (40960: 0.26) of the
         // peer's time, 8 lanes 0.33; 1536: 8 lanes 0.71, 4 lanes 1.0, 16 lanes 0.79. Fewer registers through a bound on
         // them spill and lose (0.34 to 0.48 for 0.28).
-        if (a.u.extent(0) * dim >= 8192) return launch(scan_layout<128, 4, 4, 32>{});
+        if (a.u.extent(0) * dim >= 8192) return launch(scan_layout<128, 4, 4, 16>{});
         return launch(scan_layout<128, 8, 2, 32>{});
     }
     if (state <= 32) return launch(scan_layout<256, 8, 4, 32>{});

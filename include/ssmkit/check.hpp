@@ -25,6 +25,9 @@ using error_handler = void (*)(const char* message);
 
 namespace detail {
 
+/// Where the elements of views lie: values can be checked on the host only.
+enum class memory { host, device };
+
 inline void print_and_abort(const char* message)
 {
     std::fprintf(stderr, "%s\n", message);

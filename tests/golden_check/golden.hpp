@@ -56,9 +56,8 @@ struct result {
 /// One case while its handler runs: hands out the file's inputs and the memory for its outputs as views, and owns both.
 class problem {
 public:
-    problem(const safetensors::file& file, const nlohmann::json& flags, layout order, bool reference,
-            ssmkit::threads& pool)
-        : file_(file), flags_(flags), order_(order), reference_(reference), pool_(pool)
+    problem(const safetensors::file& file, const nlohmann::json& flags, layout order, const ssmkit::testing::operations& run)
+        : file_(file), flags_(flags), order_(order), run_(run)
     {
     }
 
@@ -66,13 +65,17 @@ public:
     template <class Args>
     void run(const Args& a)
     {
-        operations()(a);
+        run_(a);
     }
 
-    ssmkit::testing::operations operations() { return {reference_, pool_}; }
+    const ssmkit::testing::operations& operations() const { return run_; }
 
-    /// What a kernel runs on.
-    ssmkit::threads& execution() { return pool_; }
+    /// What a kernel runs on that has no entry in tests/operations.
+    ssmkit::threads& execution()
+    {
+        if (run_.device_calls) throw ssmkit::testing::no_device_operation("the operation does not run on a device");
+        return run_.pool;
+    }
 
     bool has(const std::string& name) const { return file_.find(name) != nullptr; }
 
@@ -266,8 +269,7 @@ private:
     const safetensors::file& file_;
     const nlohmann::json& flags_;
     layout order_;
-    bool reference_;
-    ssmkit::threads& pool_;
+    ssmkit::testing::operations run_;
     std::vector<std::shared_ptr<void>> kept_;
     std::vector<result> results_;
     std::set<std::string> tensors_used_, flags_used_;

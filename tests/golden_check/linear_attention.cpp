@@ -42,7 +42,7 @@ void run(problem& p, const std::string& key_gates, attention_front front)
     ssmkit::linear_attention_args<T> forward = inputs;
     forward.y = p.output<T>("out", 0, 1, 2, 3);
     forward.final_state = p.output<real>("final_state", 0, 1, 2, 3);
-    if (const auto operations = p.operations(); operations.reference) {
+    if (const auto& operations = p.operations(); operations.reference || operations.device_calls) {
         operations(forward);
     } else {
         ssmkit::testing::run_kernel(front, forward, operations.pool);

@@ -95,9 +95,12 @@ double bound_for(const std::string& tensor, const description& about, const gold
 comparison run(const safetensors::file& file, const description& about, const golden::handler& handler,
                golden::layout order, const options& wanted, ssmkit::threads& pool)
 {
-    golden::problem problem(file, about.flags, order, wanted.reference, pool);
+    const bool device = wanted.backend == "cuda";
+    std::size_t calls = 0;
+    golden::problem problem(file, about.flags, order, {wanted.reference, pool, device ? &calls : nullptr});
     problem.descriptive("grads", "inputs_exact_in");
     (wanted.dtype == "f64" ? handler.run_f64 : wanted.dtype == "f32" ? handler.run_f32 : handler.run_bf16)(problem);
+    if (device && calls == 0) throw ssmkit::testing::no_device_operation("the operation does not run on a device");
     for (const auto& flag : about.flags.items()) {
         if (!problem.flags_used().contains(flag.key())) throw std::runtime_error("the flag " + flag.key() + " is unknown");
     }
@@ -144,6 +147,8 @@ verdict check(const fs::path& path, const options& wanted, ssmkit::threads& pool
         say(worst.holds() ? "ok" : "FAIL", text);
         return worst.holds() ? verdict::passed : verdict::failed;
     } catch (const golden::unknown& e) {
+        return unknown(e.what());
+    } catch (const ssmkit::testing::no_device_operation& e) {
         return unknown(e.what());
     } catch (const std::exception& e) {
         say("FAIL", e.what());
@@ -199,7 +204,7 @@ int main(int argc, char** argv)
         for (const auto& [op, handler] : golden::handler::registered()) std::printf("%s\n", op.c_str());
         return 0;
     }
-    if (wanted.backend == "cuda") {
+    if (wanted.backend == "cuda" && ssmkit::testing::device_operations().empty()) {
         std::fprintf(stderr, "golden_check: this build has no CUDA backend\n");
         return 2;
     }

@@ -3,6 +3,12 @@
 // Kernels and references as functions that are declared here and compiled in this folder: the kernels for each instruction set, the
 // references once. What only calls them (golden_check's handlers, tests of compositions) is compiled once for all sets.
 
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <stdexcept>
+#include <typeindex>
+
 #include <ssmkit/args/linear_attention.hpp>
 #include <ssmkit/execution.hpp>
 
@@ -22,15 +28,35 @@ enum class attention_front { simple_gla, gla, gated_delta_rule };
 template <class T>
 void run_kernel(attention_front front, const linear_attention_args<T>& a, threads& pool);
 
-/// Runs operations on a pool, or as references: what the compositions in examples/common take.
+/// The operations that a device runs, by the type of their arguments; cuda.cu adds its own to programs that it is part of. In
+/// these the device can read and write all that operator new returns.
+inline std::map<std::type_index, std::function<void(const void*)>>& device_operations()
+{
+    static std::map<std::type_index, std::function<void(const void*)>> all;
+    return all;
+}
+
+struct no_device_operation : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// Runs operations on a pool, as references or on a device: what the compositions in examples/common take.
 struct operations {
     bool reference;
     threads& pool;
+    std::size_t* device_calls = nullptr;  ///< given: runs on the device, and is counted here
 
     template <class Args>
     void operator()(const Args& a) const
     {
-        reference ? run_reference(a) : run_kernel(a, pool);
+        if (device_calls) {
+            const auto found = device_operations().find(typeid(Args));
+            if (found == device_operations().end()) throw no_device_operation("the operation does not run on a device");
+            found->second(&a);
+            ++*device_calls;
+        } else {
+            reference ? run_reference(a) : run_kernel(a, pool);
+        }
     }
 };
 

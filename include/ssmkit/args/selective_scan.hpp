@@ -64,9 +64,9 @@ view<const T, 4> constant_over_time(const view<T, 2>& parameter, index batch, in
 
 namespace detail {
 
-/// Checks of everything that the forward and the backward pass read.
+/// Checks of everything that the forward and the backward pass read; of values only where the host can see them.
 template <class T, class Param>
-void check_selective_scan_inputs(const char* op, const selective_scan_args<T, Param>& a)
+void check_selective_scan_inputs(const char* op, const selective_scan_args<T, Param>& a, memory where = memory::host)
 {
     static_assert(storage_element<T>);
     static_assert(std::is_same_v<Param, compute_t<T>> || std::is_same_v<Param, std::complex<compute_t<T>>>,
@@ -85,10 +85,11 @@ void check_selective_scan_inputs(const char* op, const selective_scan_args<T, Pa
     require_shape_if_given(op, "initial_state", a.initial_state, {batch, dim, state});
     require_shape_if_given(op, "reset", a.reset, {batch, length});
     require_shape_if_given(op, "order", a.order, {length});
+    require_shape_if_given(op, "snapshot_after", a.snapshot_after, {batch, {"count"}});
+    if (where == memory::device) return;
     for (index t = 0; t < a.order.extent(0); ++t) {
         require(a.order[t] >= 0 && a.order[t] < length.extent, op, "order", "holds a position outside the sequence");
     }
-    require_shape_if_given(op, "snapshot_after", a.snapshot_after, {batch, {"count"}});
     for (index b = 0; b < a.snapshot_after.extent(0); ++b) {
         index last = 0;
         for (index i = 0; i < a.snapshot_after.extent(1); ++i) {
@@ -99,16 +100,11 @@ void check_selective_scan_inputs(const char* op, const selective_scan_args<T, Pa
     }
 }
 
-}  // namespace detail
-
-/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.
-/// Values are trusted, except for order and snapshot_after.
 template <class T, class Param>
-void check(const selective_scan_args<T, Param>& a)
+void check_selective_scan(const selective_scan_args<T, Param>& a, memory where)
 {
-    using namespace detail;
     constexpr const char* op = "selective_scan";
-    check_selective_scan_inputs(op, a);
+    check_selective_scan_inputs(op, a, where);
     const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)}, dim{"dim", a.u.extent(2)};
     const axis state{"state", a.A.extent(1)}, count{"count", a.snapshot_after.extent(1)};
     require_shape(op, "y", a.y, {batch, length, dim});
@@ -128,6 +124,16 @@ void check(const selective_scan_args<T, Param>& a)
     require_distinct_elements(op, "final_state", a.final_state);
     require_distinct_elements(op, "snapshots", a.snapshots);
     require_disjoint(op, outputs, inputs);
+}
+
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.
+/// Values are trusted, except for order and snapshot_after.
+template <class T, class Param>
+void check(const selective_scan_args<T, Param>& a)
+{
+    detail::check_selective_scan(a, detail::memory::host);
 }
 
 }  // namespace ssmkit

@@ -17,6 +17,12 @@
 
 #include "harness.hpp"
 
+#if SSMKIT_BENCH_CUDA
+namespace bench::device {
+void register_rows();  // cuda/harness.cu
+}
+#endif
+
 namespace bench {
 namespace {
 
@@ -187,6 +193,9 @@ int main(int argc, char** argv)
     if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 1;
     bench::start_threads();
     bench::register_all();
+#if SSMKIT_BENCH_CUDA
+    bench::device::register_rows();
+#endif
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
 }

@@ -6,11 +6,14 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <span>
 #include <stdexcept>
 #include <typeindex>
 
 #include <ssmkit/args/linear_attention.hpp>
 #include <ssmkit/execution.hpp>
+
+struct CUstream_st;  // what CUDA's cudaStream_t points to
 
 namespace ssmkit::testing {
 
@@ -28,17 +31,33 @@ enum class attention_front { simple_gla, gla, gated_delta_rule };
 template <class T>
 void run_kernel(attention_front front, const linear_attention_args<T>& a, threads& pool);
 
-/// The operations that a device runs, by the type of their arguments; cuda.cu adds its own to programs that it is part of. In
-/// these the device can read and write all that operator new returns.
-inline std::map<std::type_index, std::function<void(const void*)>>& device_operations()
+/// An operation on a device; the arguments are of the type that it is registered for.
+struct device_operation {
+    std::function<std::size_t(const void* args)> workspace_size;
+    std::function<void(const void* args, std::span<std::byte> workspace, CUstream_st* stream)> run;
+    std::function<void(const void* args)> run_to_end;  ///< with a workspace of its own, filled with NaN
+};
+
+/// Those of this program, by the type of their arguments: cuda/operations/*.cu add them. In tests, which have cuda/memory.cpp, the
+/// device can read and write all that operator new returns.
+inline std::map<std::type_index, device_operation>& device_operations()
 {
-    static std::map<std::type_index, std::function<void(const void*)>> all;
+    static std::map<std::type_index, device_operation> all;
     return all;
 }
 
 struct no_device_operation : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
+
+/// Throws no_device_operation if there is none for these arguments.
+template <class Args>
+void run_on_device(const Args& a)
+{
+    const auto found = device_operations().find(typeid(Args));
+    if (found == device_operations().end()) throw no_device_operation("the operation does not run on a device");
+    found->second.run_to_end(&a);
+}
 
 /// Runs operations on a pool, as references or on a device: what the compositions in examples/common take.
 struct operations {
@@ -50,9 +69,7 @@ struct operations {
     void operator()(const Args& a) const
     {
         if (device_calls) {
-            const auto found = device_operations().find(typeid(Args));
-            if (found == device_operations().end()) throw no_device_operation("the operation does not run on a device");
-            found->second(&a);
+            run_on_device(a);
             ++*device_calls;
         } else {
             reference ? run_reference(a) : run_kernel(a, pool);

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <complex>
+#include <cstddef>
+#include <span>
 
 #include <ssmkit/args/selective_scan.hpp>
 #include <ssmkit/cuda/device.cuh>
@@ -424,12 +426,19 @@ void launch_selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t 
 
 }  // namespace detail
 
+/// Bytes of the device's memory that selective_scan needs beside its arguments: none.
+template <class T, class Param>
+std::size_t selective_scan_workspace_size(const selective_scan_args<T, Param>&)
+{
+    return 0;
+}
+
 /// The selective scan on the device: shapes, equations and options at selective_scan_args, whose views hold device pointers.
-/// Asynchronous on `stream`; takes no workspace. Throws shape_error before anything is launched if shapes do not fit or the state
+/// Asynchronous on `stream`. Throws shape_error before anything is launched if shapes do not fit or the state
 /// is larger than 1024 (512 if A is complex), and cuda::error if the launch fails; the values of order and snapshot_after are
 /// trusted. Results are the same bit for bit from run to run.
 template <class T, class Param>
-void selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t stream)
+void selective_scan(const selective_scan_args<T, Param>& a, std::span<std::byte>, cudaStream_t stream)
 {
     using namespace detail;
     static_assert(device_element<T>, "float, bfloat16 or float16");
@@ -438,31 +447,36 @@ void selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t stream)
     constexpr bool complex = ssmkit::detail::is_complex<Param>;
     ssmkit::detail::require(state <= (complex ? 512 : 1024), "cuda::selective_scan", "A", "has more states than the device code holds");
     if (a.u.extent(0) * dim == 0) return;
-    const auto launch = [&]<class Layout>(Layout) {
-        const auto shared = [&](const auto& map) {
-            const index each = dim / map.extent(2);
-            return map.extent(2) == 1 || each % Layout::channels == 0;
-        };
-        if (shared(a.B) && shared(a.C) && !a.reset.data() && !a.snapshot_after.data() && !a.order.data()) {
-            launch_selective_scan<Layout, false>(a, stream);
-        } else {
-            launch_selective_scan<Layout, true>(a, stream);
-        }
+    const auto shared = [&](const auto& map, int channels) {
+        return map.extent(2) == 1 || dim / map.extent(2) % channels == 0;
     };
-    if (state <= 8) return launch(scan_layout<256, 8, 1, 32>{});
+    const bool plain = !a.reset.data() && !a.snapshot_after.data() && !a.order.data();
+    // The general form exists in two layouts alone: each is a kernel to compile.
+    const auto try_plain = [&]<class Layout>(Layout) {
+        if (!plain || !shared(a.B, Layout::channels) || !shared(a.C, Layout::channels)) return false;
+        launch_selective_scan<Layout, false>(a, stream);
+        return true;
+    };
     if (state <= 16) {
         // Many channels: fewer threads for each, which share less work. On an H200, 12288 channels of float: 4 lanes 0.27 (40960: 0.26) of the
         // peer's time, 8 lanes 0.33; 1536: 8 lanes 0.71, 4 lanes 1.0, 16 lanes 0.79. Fewer registers through a bound on
         // them spill and lose (0.34 to 0.48 for 0.28).
-        if (a.u.extent(0) * dim >= 8192) return launch(scan_layout<128, 4, 4, 16>{});
-        return launch(scan_layout<128, 8, 2, 32>{});
+        if (a.u.extent(0) * dim >= 8192 ? try_plain(scan_layout<128, 4, 4, 16>{}) : try_plain(scan_layout<128, 8, 2, 32>{})) return;
+    } else if (state <= 64) {
+        if (try_plain(scan_layout<256, 16, 4, 16>{})) return;
+    } else if (state <= 256) {
+        if (try_plain(scan_layout<256, 32, 8, 8>{})) return;
     }
-    if (state <= 32) return launch(scan_layout<256, 8, 4, 32>{});
-    if (state <= 64) return launch(scan_layout<256, 16, 4, 16>{});
-    if (state <= 128) return launch(scan_layout<256, 16, 8, 16>{});
-    if (state <= 256) return launch(scan_layout<256, 32, 8, 8>{});
-    if (state <= 512) return launch(scan_layout<256, 32, 16, 8>{});
-    if constexpr (!complex) launch(scan_layout<256, 32, 32, 8>{});
+    if (state <= 32) return launch_selective_scan<scan_layout<128, 8, 4, 16>, true>(a, stream);
+    if (state <= 512) return launch_selective_scan<scan_layout<256, 32, 16, 8>, true>(a, stream);
+    if constexpr (!complex) launch_selective_scan<scan_layout<256, 32, 32, 8>, true>(a, stream);
+}
+
+/// The same where selective_scan_workspace_size is 0; otherwise shape_error.
+template <class T, class Param>
+void selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t stream)
+{
+    selective_scan(a, {}, stream);
 }
 
 }  // namespace ssmkit::cuda

@@ -1,17 +1,14 @@
-// The device's operations for golden_check, and memory that the device can read: whatever operator new returns lies in pinned
-// blocks, so that views of host arrays serve as arguments. Slow, and enough to see whether results are right.
+// Memory that the device can read: whatever operator new returns lies in pinned blocks, so that views of host arrays serve as
+// arguments. Slow, and enough to see whether results are right.
 
+#include <algorithm>
 #include <array>
 #include <bit>
-#include <complex>
-#include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 
-#include <ssmkit/cuda/selective_scan.cuh>
-
-#include "../operations/operations.hpp"
+#include <cuda_runtime.h>
 
 namespace {
 
@@ -78,29 +75,3 @@ pinned_memory& pinned()
 void* operator new(std::size_t size) { return pinned().take(size); }
 void operator delete(void* p) noexcept { pinned().give(p); }
 void operator delete(void* p, std::size_t) noexcept { pinned().give(p); }
-
-namespace {
-
-using namespace ssmkit;
-
-/// Registers operations whose arguments are of these types; each runs to its end before it returns.
-template <class... Args, class Run>
-void add(Run run)
-{
-    ((testing::device_operations()[typeid(Args)] = [run](const void* a) {
-         run(*static_cast<const Args*>(a));
-         cuda::detail::require_success("the device", cudaDeviceSynchronize());
-     }),
-     ...);
-}
-
-const bool registered = [] {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) return false;
-    add<selective_scan_args<float>, selective_scan_args<bfloat16>, selective_scan_args<float16>,
-        selective_scan_args<float, std::complex<float>>, selective_scan_args<bfloat16, std::complex<float>>>(
-        [](const auto& a) { cuda::selective_scan(a, nullptr); });
-    return true;
-}();
-
-}  // namespace

@@ -4,6 +4,8 @@
 // no linear algebra. Random numbers are the caller's, or come from a seed by a generator that is the same everywhere.
 
 #include <cmath>
+#include <complex>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
 #include <random>
@@ -169,6 +171,48 @@ inline lru_parameters lru_init(std::span<const double> u_nu, std::span<const dou
         p.theta_log.push_back(std::log(max_phase * u_theta[n]));
         p.gamma_log.push_back(0.5 * std::log(-std::expm1(-2 * nu)));  // 1 - |λ|², exact also near the circle
     }
+    return p;
+}
+
+/// Random complex maps: `count` numbers, real and imaginary part each normal with `variance`. LRU's B (state, dim) takes
+/// 1 / (2 dim), its C (dim, state) 1 / state (arXiv:2303.06349, section 3.4); S4's and S4D's C and S4D's random B take 1/2, as
+/// does the C of S5 that is drawn in eigenvectors. Throws shape_error for a negative count or unless the variance is a
+/// number >= 0.
+inline std::vector<std::complex<double>> complex_normal_numbers(index count, std::uint64_t seed, double variance = 0.5)
+{
+    constexpr const char* op = "complex_normal_numbers";
+    detail::require(count >= 0, op, "count", "is negative");
+    detail::require(variance >= 0 && std::isfinite(variance), op, "variance", "is not a number >= 0");
+    const std::vector<double> parts = normal_numbers(2 * count, seed);
+    const double deviation = std::sqrt(variance);
+    std::vector<std::complex<double>> numbers;
+    for (std::size_t i = 0; i < parts.size(); i += 2) numbers.emplace_back(deviation * parts[i], deviation * parts[i + 1]);
+    return numbers;
+}
+
+/// Mega's parameters, each (dim, state) row by row, but omega (dim).
+struct ema_parameters {
+    std::vector<double> delta, alpha, beta, gamma, omega;
+};
+
+/// Mega's initialisation (arXiv:2209.10655): δ and α of deviation 0.2, β_n = (-1)^n + N(0, 0.02²), γ and ω standard normal.
+/// With kernels for both directions `dim` is that of both, and the second half of omega is not used. Throws shape_error
+/// for negative sizes.
+inline ema_parameters ema_init(index dim, index state, std::uint64_t seed)
+{
+    constexpr const char* op = "ema_init";
+    detail::require(dim >= 0, op, "dim", "is negative");
+    detail::require(state >= 0, op, "state", "is negative");
+    const auto count = static_cast<std::size_t>(dim * state);
+    const std::vector<double> normals = normal_numbers(4 * dim * state + dim, seed);
+    ema_parameters p;
+    for (std::size_t i = 0; i < count; ++i) {
+        p.delta.push_back(0.2 * normals[4 * i]);
+        p.alpha.push_back(0.2 * normals[4 * i + 1]);
+        p.beta.push_back((i % static_cast<std::size_t>(state) % 2 ? -1 : 1) + 0.02 * normals[4 * i + 2]);
+        p.gamma.push_back(normals[4 * i + 3]);
+    }
+    p.omega.assign(normals.begin() + static_cast<std::ptrdiff_t>(4 * count), normals.end());
     return p;
 }
 

@@ -1,4 +1,5 @@
 #include <complex>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -87,7 +88,8 @@ const golden::handler hippo_transition("hippo_transition", []<class T>(golden::e
 
 const golden::handler hippo_nplr("hippo_nplr", []<class T>(golden::element<T>, problem& p) {
     using complex = std::complex<ssmkit::compute_t<T>>;
-    const double bound = p.flag<double>("B_clip");
+    const auto clip = p.flag<nlohmann::json>("B_clip", 2.0);  // null: B stays as it is
+    const double bound = clip.is_null() ? std::numeric_limits<double>::infinity() : clip.get<double>();
     for (const nlohmann::json& item : p.flag<nlohmann::json>("items")) {
         const auto measure = item.at(0).get<std::string>();
         const auto state = item.at(1).get<index>();
@@ -142,7 +144,9 @@ const golden::handler s4d_init("s4d_init", []<class T>(golden::element<T>, probl
         const bool normalized = item.at(3).get<bool>();
         const std::string tag = "." + spectrum + ".N" + std::to_string(state) + "." + input + (normalized ? ".norm" : "");
         const Eigen::VectorXcd A = ssmkit::s4d_A(named(spectra, spectrum), state);
-        const Eigen::VectorXcd B = ssmkit::s4d_B(named(inputs, input), state);
+        // The legs spectrum brings a B of its own, whatever the item names (section 3.1).
+        const bool own = named(spectra, spectrum) == legs;
+        const Eigen::VectorXcd B = ssmkit::s4d_B(own ? ssmkit::s4d_input::legs : named(inputs, input), state);
         store<complex>(p, "A" + tag, A);
         store<complex>(p, "B" + tag, normalized ? ssmkit::s4d_normalize(B, A) : B);
     }

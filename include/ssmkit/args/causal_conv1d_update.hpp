@@ -79,7 +79,7 @@ void check(const causal_conv1d_update_args<T>& a)
 namespace detail {
 
 /// The slot of a circular buffer of `slots` elements that holds element `position`, which may be negative.
-inline index ring_slot(index position, index slots)
+constexpr index ring_slot(index position, index slots)
 {
     const index slot = position % slots;
     return slot < 0 ? slot + slots : slot;

@@ -34,12 +34,12 @@ struct causal_conv1d_update_args {
     view<T, 3> y{};                                    ///< (batch, length, dim)       output
 };
 
-/// Throws shape_error, naming the argument, unless the shapes fit, the indices are entries of conv_state and nothing written
-/// overlaps anything else. Other values are trusted.
+namespace detail {
+
+/// The indices' values are looked at only where the host can see them.
 template <class T>
-void check(const causal_conv1d_update_args<T>& a)
+void check_causal_conv1d_update(const causal_conv1d_update_args<T>& a, memory where)
 {
-    using namespace detail;
     static_assert(storage_element<T>);
     constexpr const char* op = "causal_conv1d_update";
     const axis batch{"batch", a.x.extent(0)}, length{"length", a.x.extent(1)}, dim{"dim", a.x.extent(2)};
@@ -52,7 +52,7 @@ void check(const causal_conv1d_update_args<T>& a)
     require_shape_if_given(op, "bias", a.bias, {dim});
     require_shape_if_given(op, "cache_seqlens", a.cache_seqlens, {batch});
     require_shape_if_given(op, "conv_state_indices", a.conv_state_indices, {batch});
-    for (index b = 0; b < a.conv_state_indices.extent(0); ++b) {
+    for (index b = 0; where == memory::host && b < a.conv_state_indices.extent(0); ++b) {
         require(a.conv_state_indices[b] < a.conv_state.extent(0), op, "conv_state_indices",
                 "names an entry that conv_state does not have");
     }
@@ -66,10 +66,20 @@ void check(const causal_conv1d_update_args<T>& a)
     require_disjoint(op, outputs, inputs);
 }
 
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit, the indices are entries of conv_state and nothing written
+/// overlaps anything else. Other values are trusted.
+template <class T>
+void check(const causal_conv1d_update_args<T>& a)
+{
+    detail::check_causal_conv1d_update(a, detail::memory::host);
+}
+
 namespace detail {
 
 /// The slot of a circular buffer of `slots` elements that holds element `position`, which may be negative.
-inline index ring_slot(index position, index slots)
+constexpr index ring_slot(index position, index slots)
 {
     const index slot = position % slots;
     return slot < 0 ? slot + slots : slot;

@@ -59,15 +59,14 @@ view<T, 4> summed_over_time(const view<T, 2>& gradient, index batch, index lengt
             {0, 0, gradient.stride(0), gradient.stride(1)}};
 }
 
-/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.
-/// Values are trusted, except for order and snapshot_after.
+namespace detail {
+
 template <class T, class Param>
-void check(const selective_scan_backward_args<T, Param>& a)
+void check_selective_scan_backward(const selective_scan_backward_args<T, Param>& a, memory where)
 {
-    using namespace detail;
     constexpr const char* op = "selective_scan_backward";
     const selective_scan_args<T, Param>& f = a.forward;
-    check_selective_scan_inputs(op, f);
+    check_selective_scan_inputs(op, f, where);
     const axis batch{"batch", f.u.extent(0)}, length{"length", f.u.extent(1)}, dim{"dim", f.u.extent(2)};
     const axis state{"state", f.A.extent(1)}, count{"count", f.snapshot_after.extent(1)};
     const axis groups_of_B{"ngroups", f.B.extent(2)}, groups_of_C{"ngroups", f.C.extent(2)};
@@ -104,6 +103,16 @@ void check(const selective_scan_backward_args<T, Param>& a)
         named("reset", f.reset), named("order", f.order), named("snapshot_after", f.snapshot_after), named("dy", a.dy),
         named("dfinal_state", a.dfinal_state), named("dsnapshots", a.dsnapshots)};
     require_disjoint(op, outputs, inputs);
+}
+
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit and no output overlaps an input or another output.
+/// Values are trusted, except for order and snapshot_after.
+template <class T, class Param>
+void check(const selective_scan_backward_args<T, Param>& a)
+{
+    detail::check_selective_scan_backward(a, detail::memory::host);
 }
 
 }  // namespace ssmkit

@@ -62,12 +62,12 @@ view<const T, 3> tied_over_head(const view<T, 2>& parameter, index headdim)
             {parameter.stride(0), parameter.stride(1), 0}};
 }
 
-/// Throws shape_error, naming the argument, unless the shapes fit, the indices are entries of h and nothing written overlaps
-/// an input. Other values are trusted.
+namespace detail {
+
+/// The indices' values are looked at only where the host can see them.
 template <class T>
-void check(const selective_state_update_args<T>& a)
+void check_selective_state_update(const selective_state_update_args<T>& a, memory where)
 {
-    using namespace detail;
     static_assert(storage_element<T>);
     constexpr const char* op = "selective_state_update";
     const axis batch{"batch", a.u.extent(0)}, nheads{"nheads", a.u.extent(1)}, headdim{"headdim", a.u.extent(2)};
@@ -83,7 +83,7 @@ void check(const selective_state_update_args<T>& a)
     require_shape_if_given(op, "z", a.z, {batch, nheads, headdim});
     require_shape_if_given(op, "delta_bias", a.delta_bias, {nheads, headdim});
     require_shape_if_given(op, "state_batch_indices", a.state_batch_indices, {batch});
-    for (index b = 0; b < a.state_batch_indices.extent(0); ++b) {
+    for (index b = 0; where == memory::host && b < a.state_batch_indices.extent(0); ++b) {
         require(a.state_batch_indices[b] < a.h.extent(0), op, "state_batch_indices", "names an entry that h does not have");
     }
     require_shape(op, "y", a.y, {batch, nheads, headdim});
@@ -94,6 +94,16 @@ void check(const selective_state_update_args<T>& a)
     require_distinct_elements(op, "h", a.h);
     require_distinct_elements(op, "y", a.y);
     require_disjoint(op, outputs, inputs);
+}
+
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit, the indices are entries of h and nothing written overlaps
+/// an input. Other values are trusted.
+template <class T>
+void check(const selective_state_update_args<T>& a)
+{
+    detail::check_selective_state_update(a, detail::memory::host);
 }
 
 }  // namespace ssmkit

@@ -113,13 +113,15 @@ index ssd_sequence_count(const ssd_args<T>& a)
 
 namespace detail {
 
-/// cu_seqlens, if given: the one row of a batch, cut into sequences.
-inline void check_packed_sequences(const char* op, const view<const index, 1>& cu_seqlens, index batch, index length)
+/// cu_seqlens, if given: the one row of a batch, cut into sequences. Its values only where the host can see them.
+inline void check_packed_sequences(const char* op, const view<const index, 1>& cu_seqlens, index batch, index length,
+                                   memory where = memory::host)
 {
     if (cu_seqlens.data() == nullptr) return;
     require_shape(op, "cu_seqlens", cu_seqlens, {{"sequences + 1"}});
     require(cu_seqlens.extent(0) >= 1, op, "cu_seqlens", "is empty, expected sequences + 1 elements");
     require(batch == 1, op, "cu_seqlens", "is given for a batch that is not 1");
+    if (where == memory::device) return;
     index last = 0;
     for (index i = 0; i < cu_seqlens.extent(0); ++i) {
         const index first = cu_seqlens[i];
@@ -131,7 +133,7 @@ inline void check_packed_sequences(const char* op, const view<const index, 1>& c
 
 /// Checks of everything that the forward and the backward pass read.
 template <class T>
-void check_ssd_inputs(const char* op, const ssd_args<T>& a)
+void check_ssd_inputs(const char* op, const ssd_args<T>& a, memory where = memory::host)
 {
     static_assert(storage_element<T>);
     const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)};
@@ -149,7 +151,7 @@ void check_ssd_inputs(const char* op, const ssd_args<T>& a)
     require(a.delta_min <= a.delta_max, op, "delta_min", "is not at most delta_max");
     require(a.chunk >= 1, op, "chunk", "is below 1");
     require_shape_if_given(op, "seq_idx", a.seq_idx, {batch, length});
-    check_packed_sequences(op, a.cu_seqlens, batch.extent, length.extent);
+    check_packed_sequences(op, a.cu_seqlens, batch.extent, length.extent, where);
     require(a.cu_seqlens.data() == nullptr || a.seq_idx.data() == nullptr, op, "cu_seqlens", "is given together with seq_idx");
     const axis sequences{"sequences", ssd_sequence_count(a)};
     require_shape_if_given(op, "initial_state", a.initial_state, {sequences, nheads, headdim, state});
@@ -157,9 +159,9 @@ void check_ssd_inputs(const char* op, const ssd_args<T>& a)
 
 /// Those and what is written: everything that check(ssd_args) promises, for an operation of any name.
 template <class T>
-void check_ssd(const char* op, const ssd_args<T>& a)
+void check_ssd(const char* op, const ssd_args<T>& a, memory where = memory::host)
 {
-    check_ssd_inputs(op, a);
+    check_ssd_inputs(op, a, where);
     const axis batch{"batch", a.u.extent(0)}, length{"length", a.u.extent(1)};
     const axis nheads{"nheads", a.u.extent(2)}, headdim{"headdim", a.u.extent(3)}, state{"state", a.B.extent(3)};
     const axis chunks{"chunks", ssd_chunk_count(length.extent, a.chunk)};

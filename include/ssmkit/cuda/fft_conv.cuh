@@ -40,13 +40,14 @@ struct conv_plan {
     }
 };
 
-template <class T>
-conv_taps taps_of(const fft_conv_args<T>& a, const conv_plan& p)
+/// The kernels of a convolution, or their gradients, which lie as the kernels do.
+template <class T, class Kernel, class Skip>
+conv_taps taps_of(const Kernel& k, const Kernel& k_reverse, const Skip& D, const fft_conv_args<T>& a, const conv_plan& p)
 {
-    return {a.k.data(), a.k_reverse.data(), a.D.data(),
-            a.k.stride(0), a.k.stride(1), a.k.stride(2),
-            a.k_reverse.stride(0), a.k_reverse.stride(1), a.k_reverse.stride(2),
-            a.D.stride(0), a.D.stride(1),
+    return {k.data(), k_reverse.data(), D.data(),
+            k.stride(0), k.stride(1), k.stride(2),
+            k_reverse.stride(0), k_reverse.stride(1), k_reverse.stride(2),
+            D.stride(0), D.stride(1),
             a.k.extent(2), p.reverse_width, p.behind, p.ahead,
             a.reverse_includes_current ? 0 : 1, 1.0f / static_cast<float>(p.size)};
 }
@@ -135,7 +136,7 @@ void fft_conv(const fft_conv_args<T>& a, std::span<std::byte> workspace, cudaStr
     ssmkit::detail::arena memory(workspace);
     const index kernels = a.k.extent(0) * a.k.extent(1);
     float2* const spectra = memory.take<float2>(static_cast<std::size_t>(kernels * p.size));
-    const conv_taps taps = taps_of(a, p);
+    const conv_taps taps = taps_of(a.k, a.k_reverse, a.D, a, p);
     run_conv_spectra(op, taps, spectra, a.k.extent(1), kernels, p.size, stream);
     conv_job job{};
     job.type = stored_as<T>;

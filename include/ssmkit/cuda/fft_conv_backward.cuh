@@ -47,7 +47,7 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
     float2* const scratch = memory.take<float2>(static_cast<std::size_t>(conv_backward_scratch(a, p)));
     conv_job job{};
     job.type = stored_as<T>;
-    job.taps = taps_of(f, p);
+    job.taps = taps_of(f.k, f.k_reverse, f.D, f, p);
     job.spectra = spectra;
     job.scratch = scratch;
     job.batch = f.u.extent(0);
@@ -59,6 +59,8 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
     job.step = p.step;
     job.lead = p.lead;
     const bool rows = a.du.data() || a.dinput_gate.data() || a.doutput_gate.data();
+    // A row's kernel sums over its channels and would store what it never set.
+    ssmkit::detail::require(!rows || f.u.empty() || job.channels > 0, op, "forward.k", "has no channels, of which the device code wants one");
     if (rows && !f.u.empty()) run_conv_spectra(op, job.taps, spectra, f.k.extent(1), kernels, p.size, stream);
     if (a.du.data() || a.dinput_gate.data()) {
         conv_job back = job;
@@ -91,12 +93,7 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
     cross.gate = rows_of(f.input_gate);
     cross.dy = rows_of(a.dy);
     cross.dy_gate = rows_of(f.output_gate);
-    cross.taps = {a.dk.data(), a.dk_reverse.data(), a.dD.data(),
-                  a.dk.stride(0), a.dk.stride(1), a.dk.stride(2),
-                  a.dk_reverse.stride(0), a.dk_reverse.stride(1), a.dk_reverse.stride(2),
-                  a.dD.stride(0), a.dD.stride(1),
-                  f.k.extent(2), p.reverse_width, p.behind, p.ahead,
-                  f.reverse_includes_current ? 0 : 1, 1.0f / static_cast<float>(p.size)};
+    cross.taps = taps_of(a.dk, a.dk_reverse, a.dD, f, p);
     cross.scratch = scratch;
     cross.batch = job.batch;
     cross.dim = job.dim;

@@ -278,7 +278,7 @@ TEST_CASE("dss_kernel: names the argument that does not fit")
     forward("delta has shape", [](auto& a) { a.delta = a.delta.slice(1, 0, 1); });
     forward("A has shape", [](auto& a) { a.A = a.A.slice(0, 0, 1); });
     forward("K has shape", [](auto& a) { a.K = a.K.slice(1, 0, 1); });
-    // Within K, which is larger: laid over W, K could reach into whatever lies behind that.
+    // Within K, as in the other tests: an output laid over a smaller input could reach into what lies behind that.
     forward("K overlaps W", [](auto& a) { a.W = {reinterpret_cast<std::complex<float>*>(a.K.data()), a.W.extents()}; });
     const auto backward = [&](const char* text, auto&& spoil) {
         auto a = p.backward_args();

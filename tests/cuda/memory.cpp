@@ -1,14 +1,27 @@
-// Memory that the device can read: whatever operator new returns lies in pinned blocks, so that views of host arrays serve as
-// arguments. Slow, and enough to see whether results are right.
+// Memory that the device can read: whatever operator new returns lies in pinned blocks, and while heap_for_device() is set what
+// malloc returns too (Eigen's matrices), so that views of host arrays serve as arguments. Slow, and enough to see whether results
+// are right.
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include <cuda_runtime.h>
+
+#include "../operations/operations.hpp"
+
+// The C library's own: malloc and free are replaced below.
+extern "C" void* __libc_malloc(std::size_t);
+extern "C" void* __libc_calloc(std::size_t, std::size_t);
+extern "C" void* __libc_realloc(void*, std::size_t);
+extern "C" void __libc_free(void*);
 
 namespace {
 
@@ -29,16 +42,31 @@ public:
         const std::size_t need = std::size_t{1} << order;
         if (need > left_) {
             left_ = std::max(need, std::size_t{1} << 28);
+            // What the runtime itself allocates meanwhile is its own affair.
+            const bool for_device = std::exchange(ssmkit::testing::heap_for_device(), false);
             if (cudaMallocHost(reinterpret_cast<void**>(&at_), left_) != cudaSuccess) {  // no device: tests will be skipped
                 at_ = static_cast<char*>(std::aligned_alloc(64, left_));
                 if (!at_) throw std::bad_alloc();
             }
+            ssmkit::testing::heap_for_device() = for_device;
+            if (regions_ == std::size(region_)) throw std::bad_alloc();
+            region_[regions_++] = {at_, at_ + left_};
         }
         block* const b = reinterpret_cast<block*>(at_);
         at_ += need;
         left_ -= need;
         b->order = order;
         return reinterpret_cast<char*>(b) + header;
+    }
+
+    bool has(const void* p) const
+    {
+        return std::any_of(region_, region_ + regions_, [&](const region& r) { return p >= r.first && p < r.last; });
+    }
+
+    static std::size_t size_of(const void* p)
+    {
+        return (std::size_t{1} << reinterpret_cast<const block*>(static_cast<const char*>(p) - header)->order) - header;
     }
 
     void give(void* p)
@@ -61,6 +89,11 @@ private:
     std::array<block*, 64> free_{};
     char* at_ = nullptr;
     std::size_t left_ = 0;
+    struct region {
+        const void *first, *last;
+    };
+    region region_[1000]{};
+    std::atomic<std::size_t> regions_ = 0;
 };
 
 pinned_memory& pinned()
@@ -75,3 +108,26 @@ pinned_memory& pinned()
 void* operator new(std::size_t size) { return pinned().take(size); }
 void operator delete(void* p) noexcept { pinned().give(p); }
 void operator delete(void* p, std::size_t) noexcept { pinned().give(p); }
+
+extern "C" {
+
+void* malloc(std::size_t size) { return ssmkit::testing::heap_for_device() ? pinned().take(size) : __libc_malloc(size); }
+
+void* calloc(std::size_t count, std::size_t size)
+{
+    if (!ssmkit::testing::heap_for_device()) return __libc_calloc(count, size);
+    return std::memset(pinned().take(count * size), 0, count * size);
+}
+
+void* realloc(void* p, std::size_t size)
+{
+    if (!pinned().has(p)) return __libc_realloc(p, size);
+    void* const to = malloc(size);
+    std::memcpy(to, p, std::min(size, pinned_memory::size_of(p)));
+    pinned().give(p);
+    return to;
+}
+
+void free(void* p) { pinned().has(p) ? pinned().give(p) : __libc_free(p); }
+
+}

@@ -3,13 +3,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
+#include <exception>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include <pthread.h>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -91,6 +97,40 @@ double bound_for(const std::string& tensor, const description& about, const gold
     return std::max({1e-10, granted.f64, naive.contains(tensor) ? 10 * naive.at(tensor).get<double>() : 0.0});
 }
 
+/// Runs f where a device can read locals and Eigen's matrices: on a stack from operator new, see cuda/memory.cpp.
+void on_readable_memory(const std::function<void()>& f)
+{
+    struct call {
+        const std::function<void()>& f;
+        std::exception_ptr error;
+    } c{f, nullptr};
+    constexpr std::size_t size = std::size_t{16} << 20, page = 4096;
+    const auto memory = std::make_unique<std::byte[]>(size + page);
+    void* stack = memory.get();
+    std::size_t space = size + page;
+    stack = std::align(page, size, stack, space);
+    pthread_attr_t attributes;
+    pthread_t thread;
+    const auto body = [](void* p) -> void* {
+        call& of = *static_cast<call*>(p);
+        ssmkit::testing::heap_for_device() = true;
+        try {
+            of.f();
+        } catch (...) {
+            of.error = std::current_exception();
+        }
+        ssmkit::testing::heap_for_device() = false;
+        return nullptr;
+    };
+    if (pthread_attr_init(&attributes) || pthread_attr_setstack(&attributes, stack, size) ||
+        pthread_create(&thread, &attributes, body, &c)) {
+        throw std::runtime_error("no thread with a stack of its own");
+    }
+    pthread_join(thread, nullptr);
+    pthread_attr_destroy(&attributes);
+    if (c.error) std::rethrow_exception(c.error);
+}
+
 /// Runs a case with one order of its elements in memory. Throws whatever stops it.
 comparison run(const safetensors::file& file, const description& about, const golden::handler& handler,
                golden::layout order, const options& wanted, ssmkit::threads& pool)
@@ -99,7 +139,12 @@ comparison run(const safetensors::file& file, const description& about, const go
     std::size_t calls = 0;
     golden::problem problem(file, about.flags, order, {wanted.reference, pool, device ? &calls : nullptr});
     problem.descriptive("grads", "inputs_exact_in");
-    (wanted.dtype == "f64" ? handler.run_f64 : wanted.dtype == "f32" ? handler.run_f32 : handler.run_bf16)(problem);
+    const auto& run = wanted.dtype == "f64" ? handler.run_f64 : wanted.dtype == "f32" ? handler.run_f32 : handler.run_bf16;
+    if (device) {
+        on_readable_memory([&] { run(problem); });
+    } else {
+        run(problem);
+    }
     if (device && calls == 0) throw ssmkit::testing::no_device_operation("the operation does not run on a device");
     for (const auto& flag : about.flags.items()) {
         if (!problem.flags_used().contains(flag.key())) throw std::runtime_error("the flag " + flag.key() + " is unknown");

@@ -9,6 +9,7 @@
 #include <span>
 #include <stdexcept>
 #include <typeindex>
+#include <utility>
 
 #include <ssmkit/args/linear_attention.hpp>
 #include <ssmkit/execution.hpp>
@@ -50,13 +51,22 @@ struct no_device_operation : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+/// Whether this thread's malloc shall return what the device can read, if the program has cuda/memory.cpp.
+inline bool& heap_for_device()
+{
+    static thread_local bool value = false;
+    return value;
+}
+
 /// Throws no_device_operation if there is none for these arguments.
 template <class Args>
 void run_on_device(const Args& a)
 {
     const auto found = device_operations().find(typeid(Args));
     if (found == device_operations().end()) throw no_device_operation("the operation does not run on a device");
+    const bool for_device = std::exchange(heap_for_device(), false);
     found->second.run_to_end(&a);
+    heap_for_device() = for_device;
 }
 
 /// Runs operations on a pool, as references or on a device: what the compositions in examples/common take.

@@ -127,7 +127,10 @@ void selective_scan(const selective_scan_args<T, Param>& a, std::span<std::byte>
         launch_selective_scan<Layout, false>(a, stream);
         return true;
     };
-    if (state <= 16) {
+    if constexpr (complex) {  // decays, inputs and C of a group take twice the registers
+        if (state <= 16 && try_plain(scan_layout<128, 0, 8, 2, 32, 4>{})) return;
+        if (state <= 64 && try_plain(scan_layout<256, 0, 32, 2, 16, 4>{})) return;
+    } else if (state <= 16) {
         // On an H200, of the peer's time (float): 12288 channels 0.27 with four lanes, 0.34 with movers; 1536 channels 1.0 and
         // 0.41, 0.71 with eight lanes and no movers; 5120 channels 0.42 and 0.36. Sixteen lanes, fewer or more movers, tiles of
         // 32 tokens, blocks of half or twice the channels, more blocks by fewer registers: none was better.

@@ -136,14 +136,6 @@ __global__ void __launch_bounds__(256, 2) linear_scan_kernel(const __grid_consta
     }
 }
 
-/// True if neighbouring threads had better take successive tokens: they are neighbours in memory, or there are few channels.
-template <class T>
-bool scan_is_turned(const view<T, 3>& v)
-{
-    const auto beside = [&](std::size_t axis) { return v.stride(axis) == 1 || v.stride(axis) == -1; };
-    return v.extent(2) < 8 || (beside(1) && !beside(2));
-}
-
 template <class T>
 chain_plan plan_linear_scan(const linear_scan_args<T>& a)
 {
@@ -173,7 +165,7 @@ void run_linear_scan(const char* op, linear_scan_args<T> a, const chain_plan& p,
         if (p.segments > 1) launch_linear_scan<Turned, true>(op, a, p, pairs, stream);
         launch_linear_scan<Turned, false>(op, a, p, pairs, stream);
     };
-    scan_is_turned(a.b) ? run(std::true_type{}) : run(std::false_type{});
+    turned_chains(a.b) ? run(std::true_type{}) : run(std::false_type{});
 }
 
 }  // namespace detail

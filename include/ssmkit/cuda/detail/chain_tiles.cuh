@@ -343,6 +343,14 @@ inline void place_chain_slots(chain_plan& p, std::byte* at, index batch, index s
     p.closed = reinterpret_cast<std::uint8_t*>(at + 2 * bytes);
 }
 
+/// True if neighbouring threads had better take successive tokens: they are neighbours in memory, or there are few channels.
+template <class T>
+bool turned_chains(const view<T, 3>& v)
+{
+    const auto beside = [&](std::size_t axis) { return v.stride(axis) == 1 || v.stride(axis) == -1; };
+    return v.extent(2) < 8 || (beside(1) && !beside(2));
+}
+
 inline std::byte* aligned_to_16(std::byte* at)
 {
     return at + (16 - reinterpret_cast<std::uintptr_t>(at) % 16) % 16;

@@ -21,7 +21,7 @@ inline index padded(index n, index to) { return (n + to - 1) / to * to; }
 /// to product_columns, with zeros.
 template <class T, class Y>
 struct product_args {
-    view<const T, 3> left[2];     ///< (batch, length, terms) each
+    view<const T, 3> left[2]{};   ///< (batch, length, terms) each
     int parts = 1;                ///< of left
     const float* right = nullptr; ///< (columns padded, parts * terms padded), 16-byte aligned
     view<const float, 1> D{};     ///< (columns) optional

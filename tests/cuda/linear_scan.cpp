@@ -39,8 +39,8 @@ constexpr layout both[] = {layout::row_major, layout::time_contiguous};
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("cuda::linear_scan: agrees with the reference, whatever is switched on, in any layout", "", float, bfloat16, float16,
-                   complex_float)
+TEMPLATE_TEST_CASE("cuda::linear_scan: agrees with the reference, whatever is switched on, in any layout", "", float,
+                   bfloat16, float16, complex_float)
 {
     for (unsigned options = 0; options < 1u << linear_setup::options; ++options) {
         for (const layout inputs : all_layouts) {
@@ -66,7 +66,8 @@ TEMPLATE_TEST_CASE("cuda::linear_scan: every length and every number of channels
             }
         }
         for (const index length : {127, 128, 129, 255, 256, 257, 511, 512, 513, 769}) {
-            compare<TestType>({.length = length, .state = 17, .initial_state = true, .packed = true, .inputs = form, .outputs = form});
+            compare<TestType>({.length = length, .state = 17, .initial_state = true, .packed = true, .inputs = form,
+                               .outputs = form});
             compare<TestType>({.length = length, .state = 16, .constant = true, .inputs = form, .outputs = form});
         }
         compare<TestType>({.batch = 3, .length = 300, .state = 2060, .initial_state = true, .inputs = form, .outputs = form});
@@ -78,12 +79,15 @@ TEMPLATE_TEST_CASE("cuda::linear_scan: time in segments", "", float, bfloat16, f
 {
     for (unsigned options = 0; options < 1u << linear_setup::options; ++options) {
         const layout form = all_layouts[options % 6];
-        compare<TestType>(linear_setup{.batch = 1, .length = 2100, .state = 5, .inputs = form, .outputs = form}.with_options(options));
-        compare<TestType>(linear_setup{.batch = 3, .length = 4097, .state = 33, .inputs = form, .outputs = form}.with_options(options));
+        compare<TestType>(linear_setup{.batch = 1, .length = 2100, .state = 5, .inputs = form,
+                                       .outputs = form}.with_options(options));
+        compare<TestType>(linear_setup{.batch = 3, .length = 4097, .state = 33, .inputs = form,
+                                       .outputs = form}.with_options(options));
     }
     for (const layout form : both) {
         compare<TestType>({.batch = 1, .length = 200001, .state = 3, .initial_state = true, .inputs = form, .outputs = form});
-        compare<TestType>({.batch = 1, .length = 70001, .state = 16, .constant = true, .reverse = true, .inputs = form, .outputs = form});
+        compare<TestType>({.batch = 1, .length = 70001, .state = 16, .constant = true, .reverse = true, .inputs = form,
+                           .outputs = form});
     }
 }
 

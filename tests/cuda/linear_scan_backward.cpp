@@ -49,8 +49,8 @@ void compare(const linear_setup& s)
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("cuda::linear_scan_backward: agrees with the reference, whatever is switched on, in any layout", "", float, bfloat16,
-                   float16, complex_float)
+TEMPLATE_TEST_CASE("cuda::linear_scan_backward: agrees with the reference, whatever is switched on, in any layout", "", float,
+                   bfloat16, float16, complex_float)
 {
     for (unsigned options = 0; options < 1u << linear_setup::options; ++options) {
         for (const layout inputs : all_layouts) {
@@ -76,7 +76,8 @@ TEMPLATE_TEST_CASE("cuda::linear_scan_backward: every length and every number of
             }
         }
         for (const index length : {63, 64, 65, 127, 128, 129, 255, 256, 257, 385}) {
-            compare<TestType>({.length = length, .state = 17, .initial_state = true, .packed = true, .inputs = form, .outputs = form});
+            compare<TestType>({.length = length, .state = 17, .initial_state = true, .packed = true, .inputs = form,
+                               .outputs = form});
             compare<TestType>({.length = length, .state = 16, .constant = true, .inputs = form, .outputs = form});
         }
         compare<TestType>({.batch = 3, .length = 150, .state = 2060, .initial_state = true, .inputs = form, .outputs = form});
@@ -88,12 +89,15 @@ TEMPLATE_TEST_CASE("cuda::linear_scan_backward: time in segments", "", float, bf
 {
     for (unsigned options = 0; options < 1u << linear_setup::options; ++options) {
         const layout form = all_layouts[options % 6];
-        compare<TestType>(linear_setup{.batch = 1, .length = 1100, .state = 5, .inputs = form, .outputs = form}.with_options(options));
-        compare<TestType>(linear_setup{.batch = 3, .length = 2049, .state = 33, .inputs = form, .outputs = form}.with_options(options));
+        compare<TestType>(linear_setup{.batch = 1, .length = 1100, .state = 5, .inputs = form,
+                                       .outputs = form}.with_options(options));
+        compare<TestType>(linear_setup{.batch = 3, .length = 2049, .state = 33, .inputs = form,
+                                       .outputs = form}.with_options(options));
     }
     for (const layout form : both) {
         compare<TestType>({.batch = 1, .length = 100001, .state = 3, .initial_state = true, .inputs = form, .outputs = form});
-        compare<TestType>({.batch = 1, .length = 30001, .state = 16, .constant = true, .reverse = true, .inputs = form, .outputs = form});
+        compare<TestType>({.batch = 1, .length = 30001, .state = 16, .constant = true, .reverse = true, .inputs = form,
+                           .outputs = form});
     }
 }
 

@@ -18,12 +18,12 @@ inline constexpr int scan_tokens = ssmkit::detail::is_complex<T> ? 8 : 16;
 template <class T, bool Turned>
 using scan_tiles = chain_tiles<scan_tokens<T>, Turned, number_of<T>>;
 
-/// One segment of one chain: 16 channels of a batch row, a tile of tokens after the other. Summary: only what the segment does to the
-/// state, for the plan's slots. Time runs forwards: a reverse scan comes with its time axes reversed.
+/// One segment of one chain: 16 channels of a batch row, a tile of tokens after the other. Summary: only what the segment does to
+/// the state, for the plan's slots. Time runs forwards: a reverse scan comes with its time axes reversed.
 ///
 /// Each thread takes its tokens twice: first for what they do to a state that is not known yet, a product of factors and a sum,
-/// then, when the rows before have been folded, as the recurrence itself. Bound by memory: the next tile's loads are under way while
-/// one is worked on.
+/// then, when the rows before have been folded, as the recurrence itself. Bound by memory: the next tile's loads are under way
+/// while one is worked on.
 template <bool Turned, bool Summary, class T>
 __global__ void __launch_bounds__(256, 2) linear_scan_kernel(const __grid_constant__ linear_scan_args<T> a,
                                                              const __grid_constant__ chain_plan p, bool pairs)
@@ -184,10 +184,10 @@ std::size_t linear_scan_workspace_size(const linear_scan_args<T>& a)
 /// bfloat16, float16 or std::complex<float>. Asynchronous on `stream`. Throws shape_error before anything is launched if shapes
 /// do not fit or the workspace is smaller than linear_scan_workspace_size, and cuda::error if a launch fails.
 ///
-/// States agree with the recurrence to 2e-6 of the largest. They are the same bit for bit from run to run, but a sequence that is cut
-/// elsewhere rounds elsewhere: what 16 tokens (8 if complex) do to the state is folded as a product of factors and a sum. Factors may
-/// be any numbers, none is divided by; a product that overflows where the recurrence's own state does not, since that is 0 or tiny,
-/// gives NaN or infinity. Bound by memory: a, unless constant in time, and b are read and h is written.
+/// States agree with the recurrence to 2e-6 of the largest. They are the same bit for bit from run to run, but a sequence that is
+/// cut elsewhere rounds elsewhere: what 16 tokens (8 if complex) do to the state is folded as a product of factors and a sum.
+/// Factors may be any numbers, none is divided by; a product that overflows where the recurrence's own state does not, since that
+/// is 0 or tiny, gives NaN or infinity. Bound by memory: a, unless constant in time, and b are read and h is written.
 template <class T>
 void linear_scan(const linear_scan_args<T>& a, std::span<std::byte> workspace, cudaStream_t stream)
 {

@@ -28,8 +28,8 @@ struct scan_backward_plan {
     double* sums = nullptr; ///< (batch, segments, state) shares of da, if it is a sum over time
 };
 
-/// One segment of one chain, as linear_scan_kernel, from the last token visited to the first: time runs forwards here, args come with
-/// their axes reversed if the scan went forwards. With g what reaches a token from those visited later,
+/// One segment of one chain, as linear_scan_kernel, from the last token visited to the first: time runs forwards here, args come
+/// with their axes reversed if the scan went forwards. With g what reaches a token from those visited later,
 ///
 ///     s = dh + g,   db = s,   da = s conj(h before),   g ← conj(a) s
 ///
@@ -260,7 +260,8 @@ std::size_t scan_backward_share_bytes(const linear_scan_backward_args<T>& a, con
 }
 
 template <bool Turned, bool Summary, class T>
-void launch_linear_scan_backward(const linear_scan_backward_args<T>& a, const scan_backward_plan& plan, bool pairs, cudaStream_t stream)
+void launch_linear_scan_backward(const linear_scan_backward_args<T>& a, const scan_backward_plan& plan, bool pairs,
+                                 cudaStream_t stream)
 {
     constexpr const char* op = "cuda::linear_scan_backward";
     const index blocks = plan.chains.chains * (plan.chains.segments - (Summary ? 1 : 0));
@@ -271,8 +272,8 @@ void launch_linear_scan_backward(const linear_scan_backward_args<T>& a, const sc
 
 }  // namespace detail
 
-/// Bytes of the device's memory that linear_scan_backward needs beside its arguments: as linear_scan, and the shares of a da that is
-/// summed over time.
+/// Bytes of the device's memory that linear_scan_backward needs beside its arguments: as linear_scan, and the shares of a da that
+/// is summed over time.
 template <class T>
 std::size_t linear_scan_backward_workspace_size(const linear_scan_backward_args<T>& a)
 {
@@ -283,15 +284,15 @@ std::size_t linear_scan_backward_workspace_size(const linear_scan_backward_args<
     return bytes == 0 ? 0 : bytes + 15;
 }
 
-/// The gradients of the linear scan on the device: shapes, equations and options at linear_scan_backward_args, whose views hold device
-/// pointers. T is float, bfloat16, float16 or std::complex<float>. Asynchronous on `stream`. Throws shape_error before anything
-/// is launched if shapes do not fit or the workspace is smaller than linear_scan_backward_workspace_size, and cuda::error if a
-/// launch fails.
+/// The gradients of the linear scan on the device: shapes, equations and options at linear_scan_backward_args, whose views hold
+/// device pointers. T is float, bfloat16, float16 or std::complex<float>. Asynchronous on `stream`. Throws shape_error before
+/// anything is launched if shapes do not fit or the workspace is smaller than linear_scan_backward_workspace_size, and cuda::error
+/// if a launch fails.
 ///
 /// Gradients agree with the equations to 4e-6 of the largest, are the same bit for bit from run to run and, for what products of
 /// factors overflow, as linear_scan says. A da that is summed over time is added up in double in a fixed order; one summed over
-/// batch rows alone has its rows taken one after the other. Bound by memory: a, unless constant in time, dh and h are read, da and db
-/// written.
+/// batch rows alone has its rows taken one after the other. Bound by memory: a, unless constant in time, dh and h are read, da and
+/// db written.
 template <class T>
 void linear_scan_backward(const linear_scan_backward_args<T>& args, std::span<std::byte> workspace, cudaStream_t stream)
 {

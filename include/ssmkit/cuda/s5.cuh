@@ -14,7 +14,8 @@
 namespace ssmkit::cuda {
 namespace detail {
 
-/// What the kernels of a call leave for one another in the workspace. Re and Im of a number are neighbours, also as terms of the products.
+/// What the kernels of a call leave for one another in the workspace. Re and Im of a number are neighbours, also as terms of the
+/// products.
 struct s5_plan {
     std::complex<float>* poles;     ///< (state)
     float* B;                       ///< (2 state padded, dim padded): of the gain times B; of B itself with intervals
@@ -82,8 +83,8 @@ __device__ __forceinline__ s5_discrete s5_system_of(const s5_args<T>& a, index n
     return s5_discretise(a.method, A, static_cast<double>(a.delta[n]), interval);
 }
 
-/// Poles, and the matrices as the products take them. A block takes one state, with its row of B, or one output with its row of C, or
-/// one row of padding.
+/// Poles, and the matrices as the products take them. A block takes one state, with its row of B, or one output with its row of C,
+/// or one row of padding.
 template <class T>
 __global__ void __launch_bounds__(128) s5_pack_kernel(const __grid_constant__ s5_args<T> a, const __grid_constant__ s5_plan p,
                                                       index state_rows, index output_rows)
@@ -141,7 +142,8 @@ __global__ void __launch_bounds__(256) s5_poles_kernel(const __grid_constant__ s
 }
 
 /// The second scan of a bidirectional call begins a sequence at its last token.
-static __global__ void __launch_bounds__(256) s5_begins_kernel(const __grid_constant__ view<const std::uint8_t, 2> reset, std::uint8_t* begins)
+static __global__ void __launch_bounds__(256) s5_begins_kernel(const __grid_constant__ view<const std::uint8_t, 2> reset,
+                                                               std::uint8_t* begins)
 {
     const index length = reset.extent(1), all = reset.extent(0) * length;
     for (index i = blockIdx.x * index{256} + threadIdx.x; i < all; i += gridDim.x * index{256}) {
@@ -154,8 +156,8 @@ inline unsigned s5_blocks(index items) { return static_cast<unsigned>(std::min<i
 
 }  // namespace detail
 
-/// Bytes of the device's memory that s5 needs beside its arguments: the states of all tokens, 8 bytes each (twice if bidirectional, once
-/// more if poles change with the token), B, C, and what linear_scan needs.
+/// Bytes of the device's memory that s5 needs beside its arguments: the states of all tokens, 8 bytes each (twice if bidirectional,
+/// once more if poles change with the token), B, C, and what linear_scan needs.
 template <class T>
 std::size_t s5_workspace_size(const s5_args<T>& a)
 {
@@ -166,9 +168,9 @@ std::size_t s5_workspace_size(const s5_args<T>& a)
 /// Asynchronous on `stream`. Throws shape_error before anything is launched if shapes do not fit or the workspace is smaller than
 /// s5_workspace_size, and cuda::error if a launch fails. Results are the same bit for bit from run to run.
 ///
-/// B u, the scan in place and C h + D u, one after the other. The products run on the tensor cores, three of tf32 for each of float (two for
-/// 16-bit u), so that states agree with the equations to 4e-6 of the largest; an infinite u, state or parameter counts as NaN in
-/// them. They are what binds: 4 state (dim + out) multiplications and additions a token and scan, three times over.
+/// B u, the scan in place and C h + D u, one after the other. The products run on the tensor cores, three of tf32 for each of float
+/// (two for 16-bit u), so that states agree with the equations to 4e-6 of the largest; an infinite u, state or parameter counts as
+/// NaN in them. They are what binds: 4 state (dim + out) multiplications and additions a token and scan, three times over.
 template <class T>
 void s5(const s5_args<T>& a, std::span<std::byte> workspace, cudaStream_t stream)
 {

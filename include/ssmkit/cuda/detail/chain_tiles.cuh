@@ -108,8 +108,8 @@ bool allows_pairs(const view<T, Rank>& v)
 
 // ---- a block of threads -----------------------------------------------------------------------------------------------------
 
-/// 16 rows of threads of 16 channels: the threads of a row have the same Tokens successive tokens, row after row. Turned: a warp has all
-/// rows of two channels, loads successive tokens by neighbouring threads and hands them over in shared memory; otherwise
+/// 16 rows of threads of 16 channels: the threads of a row have the same Tokens successive tokens, row after row. Turned: a warp
+/// has all rows of two channels, loads successive tokens by neighbouring threads and hands them over in shared memory; otherwise
 /// neighbouring threads have neighbouring channels, and each loads its own tokens.
 template <int Tokens, bool Turned, class Number>
 struct chain_tiles {
@@ -160,7 +160,7 @@ struct chain_tiles {
         };
         if (!whole) {
             all(std::false_type{}, false);
-        } else if (pairs) {
+        } else if (!ssmkit::detail::is_complex<T> || pairs) {
             all(std::true_type{}, true);
         } else {
             all(std::true_type{}, false);
@@ -185,7 +185,8 @@ struct chain_tiles {
     }
 
     template <class T>
-    __device__ __forceinline__ void store(Number (&from)[Tokens], T* at, index time, index across, index count, index there, bool pairs)
+    __device__ __forceinline__ void store(Number (&from)[Tokens], T* at, index time, index across, index count, index there,
+                                          bool pairs)
     {
         if constexpr (Turned) {
             __syncwarp();
@@ -207,7 +208,7 @@ struct chain_tiles {
         };
         if (!whole) {
             all(std::false_type{}, false);
-        } else if (pairs) {
+        } else if (!ssmkit::detail::is_complex<T> || pairs) {
             all(std::true_type{}, true);
         } else {
             all(std::true_type{}, false);
@@ -218,7 +219,8 @@ struct chain_tiles {
     struct flags {
         unsigned loaded[Turned ? words : 1];
     };
-    __device__ __forceinline__ void fetch_flags(flags& to, const view<const std::uint8_t, 2>& v, index b, index first, index count) const
+    __device__ __forceinline__ void fetch_flags(flags& to, const view<const std::uint8_t, 2>& v, index b, index first,
+                                                index count) const
     {
 #pragma unroll
         for (int k = 0; k < (Turned ? words : 1); ++k) {
@@ -266,7 +268,8 @@ struct chain_tiles {
     }
 
     /// The same for a state that is not known: what all rows do to it joins what was done before.
-    __device__ __forceinline__ void join(Number factor, Number sum, bool closed, Number& all_factor, Number& all_sum, bool& all_closed)
+    __device__ __forceinline__ void join(Number factor, Number sum, bool closed, Number& all_factor, Number& all_sum,
+                                         bool& all_closed)
     {
         const int base = Turned ? channel * rows : channel, step = Turned ? 1 : channels, own = base + row * step;
         shared.factor[half][own] = factor;
@@ -299,8 +302,8 @@ private:
 
 // ---- time in segments -------------------------------------------------------------------------------------------------------
 
-/// Where there are few chains (a batch row's 16 channels), time is cut into segments: a first pass finds what each does to the state,
-/// the second one begins each with the state that the earlier ones leave, folded in their order.
+/// Where there are few chains (a batch row's 16 channels), time is cut into segments: a first pass finds what each does to the
+/// state, the second one begins each with the state that the earlier ones leave, folded in their order.
 struct chain_plan {
     index groups = 0;          ///< of 16 channels
     index chains = 0;          ///< groups of all batch rows
@@ -311,8 +314,8 @@ struct chain_plan {
     std::uint8_t* closed = nullptr;
 };
 
-/// 132 multiprocessors hold two blocks each. A chain of its own moves 48 KiB in the microsecond or so that a tile takes it; from 96 on
-/// they keep the memory busy, below that reading twice is cheaper than waiting.
+/// 132 multiprocessors hold two blocks each. A chain of its own moves 48 KiB in the microsecond or so that a tile takes it; from 96
+/// on they keep the memory busy, below that reading twice is cheaper than waiting.
 inline chain_plan plan_chains(index batch, index length, index state, index tile)
 {
     chain_plan p;
@@ -357,8 +360,8 @@ inline std::byte* aligned_to_16(std::byte* at)
 }
 
 template <class Number>
-__device__ __forceinline__ void write_chain_slot(const chain_plan& p, index b, index slot, index c, index state, Number factor, Number sum,
-                                                 bool closed)
+__device__ __forceinline__ void write_chain_slot(const chain_plan& p, index b, index slot, index c, index state, Number factor,
+                                                 Number sum, bool closed)
 {
     const index at = (b * p.segments + slot) * state + c;
     static_cast<Number*>(p.factors)[at] = factor;

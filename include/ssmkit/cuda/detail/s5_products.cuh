@@ -10,15 +10,15 @@
 
 namespace ssmkit::cuda::detail {
 
-/// 128 tokens by 64 columns a block, 32 by 32 a warp, 32 terms of the sums at a time. Rows of 40 and 132 floats meet each bank once where
-/// a warp reads its operands.
+/// 128 tokens by 64 columns a block, 32 by 32 a warp, 32 terms of the sums at a time. Rows of 40 and 132 floats meet each bank once
+/// where a warp reads its operands.
 inline constexpr int product_tokens = 128, product_columns = 64, product_terms = 32, product_threads = 256;
 inline constexpr int product_row = product_terms + 8, product_turned_row = product_tokens + 4;
 
 inline index padded(index n, index to) { return (n + to - 1) / to * to; }
 
-/// out = Σ over parts of left · rightᵀ + D u. The right side lies packed, its terms padded to product_terms for each part and its rows
-/// to product_columns, with zeros.
+/// out = Σ over parts of left · rightᵀ + D u. The right side lies packed, its terms padded to product_terms for each part and its
+/// rows to product_columns, with zeros.
 template <class T, class Y>
 struct product_args {
     view<const T, 3> left[2]{};   ///< (batch, length, terms) each
@@ -45,8 +45,8 @@ __device__ __forceinline__ split_operand split(const std::uint32_t (&v)[4])
 }
 
 /// On the tensor cores, by three products of tf32 for each of float, or two where left has 11 bits at most. A tensor core cuts its
-/// sums off, always towards 0: those of 32 terms are added up apart, to the nearest, so that this does not add up. Turned: left's tokens
-/// are neighbours in memory rather than its terms.
+/// sums off, always towards 0: those of 32 terms are added up apart, to the nearest, so that this does not add up. Turned: left's
+/// tokens are neighbours in memory rather than its terms.
 template <bool Turned, class T, class Y>
 __global__ void __launch_bounds__(product_threads, 2) s5_product_kernel(const __grid_constant__ product_args<T, Y> q)
 {
@@ -54,7 +54,8 @@ __global__ void __launch_bounds__(product_threads, 2) s5_product_kernel(const __
     __shared__ __align__(16) float left_tile[Turned ? product_terms * product_turned_row : product_tokens * product_row];
     __shared__ __align__(16) float right_tile[product_columns * product_row];
     const index length = q.out.extent(1), columns = q.out.extent(2), terms = q.left[0].extent(2);
-    const index token_tiles = (length + product_tokens - 1) / product_tokens, column_tiles = (columns + product_columns - 1) / product_columns;
+    const index token_tiles = (length + product_tokens - 1) / product_tokens;
+    const index column_tiles = (columns + product_columns - 1) / product_columns;
     const index c0 = blockIdx.x % column_tiles * product_columns, tile = blockIdx.x / column_tiles;
     const index b = tile / token_tiles, t0 = tile % token_tiles * product_tokens;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, m0 = warp % 4 * 32, n0 = warp / 4 * 32;
@@ -78,7 +79,8 @@ __global__ void __launch_bounds__(product_threads, 2) s5_product_kernel(const __
         }
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const int item = threadIdx.x + i * product_threads, row = item / (product_terms / 4), column = item % (product_terms / 4) * 4;
+            const int item = threadIdx.x + i * product_threads;
+            const int row = item / (product_terms / 4), column = item % (product_terms / 4) * 4;
             right_ahead[i] = *reinterpret_cast<const float4*>(q.right + (c0 + row) * right_stride + stage * product_terms + column);
         }
     };
@@ -90,7 +92,8 @@ __global__ void __launch_bounds__(product_threads, 2) s5_product_kernel(const __
         }
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const int item = threadIdx.x + i * product_threads, row = item / (product_terms / 4), column = item % (product_terms / 4) * 4;
+            const int item = threadIdx.x + i * product_threads;
+            const int row = item / (product_terms / 4), column = item % (product_terms / 4) * 4;
             *reinterpret_cast<float4*>(right_tile + row * product_row + column) = right_ahead[i];
         }
     };
@@ -121,9 +124,10 @@ __global__ void __launch_bounds__(product_threads, 2) s5_product_kernel(const __
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     const std::uint32_t(&high)[4] = y[j / 2].high, (&low)[4] = y[j / 2].low;
-                    if constexpr (sizeof(T) > 2) float_products::product(sums[i][j], x[i].low, high[j % 2 * 2], high[j % 2 * 2 + 1]);
-                    float_products::product(sums[i][j], x[i].high, low[j % 2 * 2], low[j % 2 * 2 + 1]);
-                    float_products::product(sums[i][j], x[i].high, high[j % 2 * 2], high[j % 2 * 2 + 1]);
+                    const int at = j % 2 * 2;
+                    if constexpr (sizeof(T) > 2) float_products::product(sums[i][j], x[i].low, high[at], high[at + 1]);
+                    float_products::product(sums[i][j], x[i].high, low[at], low[at + 1]);
+                    float_products::product(sums[i][j], x[i].high, high[at], high[at + 1]);
                 }
             }
         }

@@ -45,7 +45,7 @@ static __device__ __noinline__ exponential exp_with_expm1(complex_double z, doub
 {
     double sine, cosine;
     sincos(0.5 * steps * z.im, &sine, &cosine);
-    const double growth = expm1(steps * z.re), size = growth + 1, twice = sine + sine;
+    const double growth = ::expm1(steps * z.re), size = growth + 1, twice = sine + sine;
     const double turned = 1 - twice * sine, across = size * twice * cosine;
     return {{size * turned, across}, {growth * turned - twice * sine, across}};
 }

@@ -1,3 +1,7 @@
+#include <cmath>
+#include <iterator>
+#include <limits>
+
 #include <ssmkit/reference/causal_conv1d.hpp>
 
 #include "../catch.hpp"
@@ -44,6 +48,29 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d: every length and number of channels", "
                 compare<TestType>(s);
             }
         }
+    }
+}
+
+TEMPLATE_TEST_CASE("cuda::causal_conv1d: silu of any number, infinities and NaN among them", "", float, bfloat16)
+{
+    const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+    const double special[] = {infinity, -infinity, nan, 1e37, -1e37, 0, -0.0, -87, -88.5, -89, -104};
+    for (const layout form : {layout::row_major, layout::time_contiguous, layout::strided}) {
+        const conv_problem<TestType> p({.batch = 1, .length = 400, .dim = 8, .width = 1, .silu = true, .inputs = form, .outputs = form});
+        p.weight.fill([](auto...) { return 1.0f; });
+        p.x.fill([&](index, index t, index) {
+            return convert<TestType>(t < index{std::size(special)} ? special[t] : (static_cast<double>(t) - 200) * 0.7);
+        });
+        const conv_problem<double> expected = p.wide();
+        run_on_device(p.args());
+        reference::causal_conv1d(expected.args());
+        constexpr double bound = sizeof(TestType) == 2 ? rounding<TestType> + 2e-6 : 2e-6;
+        for_each_index(p.y.view(), [&](auto... i) {
+            const double y = convert<double>(p.y(i...)), sought = expected.y(i...);
+            CAPTURE(y, sought);
+            REQUIRE(is_nan(y) == is_nan(sought));
+            if (!is_nan(y) && y != sought) REQUIRE(std::abs(y - sought) <= bound * std::abs(sought) + 1e-35);
+        });
     }
 }
 

@@ -90,10 +90,18 @@ __device__ __forceinline__ float softplus(float x)
     return fmaf(p, e, fmaxf(x, 0.0f));
 }
 
-/// x / (1 + e^-x).
+/// 1 / (1 + e^-x); zero below -88, where e^-x overflows.
+__device__ __forceinline__ float sigmoid(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + exp2_fast(-x * log2_e)));
+    return y;
+}
+
+/// x sigmoid(x), which is NaN for -inf as on the CPU.
 __device__ __forceinline__ float silu(float x)
 {
-    return __fdividef(x, 1.0f + exp2_fast(-fmaxf(x, -87.0f) * log2_e));
+    return x * sigmoid(x);
 }
 
 }  // namespace detail

@@ -90,18 +90,18 @@ __device__ __forceinline__ float softplus(float x)
     return fmaf(p, e, fmaxf(x, 0.0f));
 }
 
-/// 1 / (1 + e^-x); zero below -88, where e^-x overflows.
-__device__ __forceinline__ float sigmoid(float x)
+/// 1 / x by the special-function unit: within 1 unit in the last place, subnormal results are zero.
+__device__ __forceinline__ float reciprocal_fast(float x)
 {
     float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + exp2_fast(-x * log2_e)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
 /// x sigmoid(x), which is NaN for -inf as on the CPU.
 __device__ __forceinline__ float silu(float x)
 {
-    return x * sigmoid(x);
+    return x * reciprocal_fast(1.0f + exp2_fast(-x * log2_e));
 }
 
 }  // namespace detail

@@ -2,8 +2,6 @@
 #include <iterator>
 #include <limits>
 
-#include <ssmkit/reference/causal_conv1d.hpp>
-
 #include "../catch.hpp"
 #include "../causal_conv1d_problem.hpp"
 #include "../operations/operations.hpp"
@@ -14,16 +12,7 @@ namespace {
 template <class T>
 void compare(const conv_setup& s)
 {
-    INFO(s.text());
-    const conv_problem<T> p(s);
-    const conv_problem<double> expected = p.wide();
-    const auto before = p.input_bytes();
-    run_on_device(p.args());
-    reference::causal_conv1d(expected.args());
-    CHECK(relative_error(p.y, expected.y) <= 2e-6 + (sizeof(T) == 2 ? rounding<T> : 0));
-    CHECK(relative_error(p.final_states, expected.final_states) == 0);
-    CHECK(p.input_bytes() == before);
-    CHECK(p.gaps_untouched());
+    compare_conv<T>(s, [](const auto& a) { run_on_device(a); });
 }
 
 TEMPLATE_TEST_CASE("cuda::causal_conv1d: agrees with the reference, whatever is switched on", "", float, bfloat16, float16)

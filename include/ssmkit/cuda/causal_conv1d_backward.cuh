@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(256) conv_sums_kernel(const Real* __restrict__
     }
 }
 
-/// Which kernel makes the gradients, and how it cuts the tokens of a batch row.
+/// Which kernel makes the gradients of arguments as visited, and how it cuts the tokens of a batch row.
 struct conv_backward_plan {
     enum class form { channels, times, any };
 
@@ -200,7 +200,7 @@ causal_conv1d_backward_args<T> conv_as_visited(causal_conv1d_backward_args<T> a)
 template <class T>
 std::size_t causal_conv1d_backward_workspace_size(const causal_conv1d_backward_args<T>& a)
 {
-    const detail::conv_backward_plan plan(a);
+    const detail::conv_backward_plan plan(detail::conv_as_visited(a));
     ssmkit::detail::arena sizes;
     sizes.take<float>(plan.sums);
     sizes.take<float>(plan.errors);
@@ -213,7 +213,7 @@ std::size_t causal_conv1d_backward_workspace_size(const causal_conv1d_backward_a
 /// to run, and do not depend on which gradients are asked for.
 ///
 /// Up to four taps run at the speed of memory if x, dy and dx are contiguous along channels, with rows that start at four elements, or,
-/// without seq_idx, along time, with rows that start at 16 bytes. Everything else takes a thread an element, and e through memory.
+/// without seq_idx and forwards, along time, with rows that start at 16 bytes. Everything else takes a thread an element, and e through memory.
 template <class T>
 void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::span<std::byte> workspace, cudaStream_t stream)
 {
@@ -221,7 +221,8 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::spa
     static_assert(device_element<T>, "float, bfloat16 or float16");
     constexpr const char* op = "cuda::causal_conv1d_backward";
     check(args);
-    const conv_backward_plan plan(args);
+    const causal_conv1d_backward_args<T> a = conv_as_visited(args);
+    const conv_backward_plan plan(a);
     const std::size_t need = causal_conv1d_backward_workspace_size(args);
     if (workspace.size() < need) {
         ssmkit::detail::fail(std::string(op) + ": workspace has " + std::to_string(workspace.size()) + " bytes, expected " +
@@ -229,7 +230,6 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::spa
     }
     ssmkit::detail::arena memory(workspace);
     float* const sums = plan.sums > 0 ? memory.take<float>(plan.sums) : nullptr;
-    const causal_conv1d_backward_args<T> a = conv_as_visited(args);
     const causal_conv1d_args<T>& f = a.forward;
     const index batch = f.x.extent(0), length = f.x.extent(1), dim = f.x.extent(2), width = f.weight.extent(1), states = width - 1;
     const index total = batch * length * dim;

@@ -164,7 +164,7 @@ struct step_problem {
     }
 };
 
-/// The worst error of what `run` makes of the arguments, in units of the budget, against the reference in double on the same numbers.
+/// The worst error of what `run` makes of the arguments, in units of the budget, against the reference in double.
 template <class T, class Run>
 double step_error(const step_problem<T>& p, Run&& run)
 {

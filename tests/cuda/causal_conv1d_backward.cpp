@@ -19,7 +19,8 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: agrees with the reference, wha
     for (unsigned options = 0; options < 1u << conv_setup::options; ++options) {
         for (const layout form : all_layouts) {
             for (const index width : {1, 2, 3, 4, 7}) {
-                compare<TestType>(conv_setup{.length = 64, .dim = 24, .width = width, .inputs = form, .outputs = form}.with_options(options));
+                const conv_setup s{.length = 64, .dim = 24, .width = width, .inputs = form, .outputs = form};
+                compare<TestType>(s.with_options(options));
             }
         }
     }
@@ -29,11 +30,12 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: every length and number of cha
 {
     // Around a group of tokens, a warp's chunk, a block's chunks, a tile of 32 words and a segment; around a block's channels.
     for (const layout form : {layout::row_major, layout::time_contiguous}) {
-        for (const index n : {0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 31, 32, 33, 34, 35, 36, 39, 40, 63, 64, 65, 127, 128, 129, 131, 136,
-                              255, 256, 257, 259, 511, 512, 515, 1024, 2047, 2048, 2056}) {
+        for (const index n : {0,  1,  2,  3,  4,  5,   7,   8,   9,   11,  12,  13,  31,  32,  33,  34,  35,   36,   39,  40,
+                              63, 64, 65, 127, 128, 129, 131, 136, 255, 256, 257, 259, 511, 512, 515, 1024, 2047, 2048, 2056}) {
             for (const bool dim : {false, true}) {
                 for (const bool packed : {false, true}) {
-                    conv_setup s{.bias = true, .silu = true, .initial_states = true, .packed = packed, .inputs = form, .outputs = form};
+                    conv_setup s{.bias = true, .silu = true, .initial_states = true, .packed = packed, .inputs = form,
+                                 .outputs = form};
                     s.length = dim ? 16 : n;
                     s.dim = dim ? n : 16;
                     compare<TestType>(s);
@@ -47,7 +49,9 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: every length and number of cha
         compare<TestType>({.batch = 90, .length = length, .dim = 132, .width = 3, .inputs = layout::time_contiguous,
                            .outputs = layout::time_contiguous});
     }
-    for (const index width : {17, 40}) compare<TestType>({.length = 30, .dim = 3, .width = width, .silu = true, .initial_states = true});
+    for (const index width : {17, 40}) {
+        compare<TestType>({.length = 30, .dim = 3, .width = width, .silu = true, .initial_states = true});
+    }
 }
 
 TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: reads and writes any layout", "", float, bfloat16)
@@ -76,7 +80,8 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: a NaN reaches exactly the grad
 TEST_CASE("cuda::causal_conv1d_backward: the gradient of padding is zero, whatever it holds")
 {
     for (const layout form : {layout::row_major, layout::time_contiguous}) {
-        conv_problem<float> p({.length = 60, .dim = 20, .bias = true, .silu = true, .packed = true, .inputs = form, .outputs = form});
+        conv_problem<float> p({.length = 60, .dim = 20, .bias = true, .silu = true, .packed = true, .inputs = form,
+                               .outputs = form});
         p.x.fill([&](index b, index t, index c) { return p.seq_idx(b, t) < 0 ? quiet_nan<float>() : p.x(b, t, c); });
         p.dy.fill([&](index b, index t, index c) { return p.seq_idx(b, t) < 0 ? quiet_nan<float>() : p.dy(b, t, c); });
         run_on_device(p.backward_args());
@@ -89,10 +94,12 @@ TEST_CASE("cuda::causal_conv1d_backward: the gradient of padding is zero, whatev
     }
 }
 
-TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: gradients that are not asked for change nothing, nor does another run", "", float, bfloat16)
+TEMPLATE_TEST_CASE("cuda::causal_conv1d_backward: gradients that are not asked for change nothing, nor does another run", "", float,
+                   bfloat16)
 {
     for (const layout form : {layout::row_major, layout::time_contiguous, layout::strided}) {
-        const conv_setup s{.length = 330, .dim = 40, .bias = true, .silu = true, .initial_states = true, .inputs = form, .outputs = form};
+        const conv_setup s{.length = 330, .dim = 40, .bias = true, .silu = true, .initial_states = true, .inputs = form,
+                           .outputs = form};
         const conv_problem<TestType> all(s);
         run_on_device(all.backward_args());
         for (unsigned wanted = 0; wanted < 16; ++wanted) {

@@ -33,11 +33,15 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d_update: every number of rows and channel
     for (const layout form : all_layouts) {
         for (const bool ring : {false, true}) {
             for (const index dim : {0, 1, 3, 4, 16, 31, 32, 33, 127, 128, 129, 1000}) {
-                for (const index state_len : {3, 4, 5}) compare<TestType>({.dim = dim, .state_len = state_len, .ring = ring, .form = form});
+                for (const index state_len : {3, 4, 5}) {
+                    compare<TestType>({.dim = dim, .state_len = state_len, .ring = ring, .form = form});
+                }
                 compare<TestType>({.length = 1, .dim = dim, .state_len = 3, .ring = ring, .form = form});
                 compare<TestType>({.length = 1, .dim = dim, .state_len = 4, .ring = ring, .indices = true, .form = form});
             }
-            for (const index batch : {0, 1, 64, 65}) compare<TestType>({.batch = batch, .length = 1, .dim = 36, .ring = ring, .form = form});
+            for (const index batch : {0, 1, 64, 65}) {
+                compare<TestType>({.batch = batch, .length = 1, .dim = 36, .ring = ring, .form = form});
+            }
         }
     }
 }
@@ -54,8 +58,8 @@ TEMPLATE_TEST_CASE("cuda::causal_conv1d_update: token by token is causal_conv1d,
             for (index t = 0; t < p.s.length; t += at_once) {
                 count.fill([&](index) { return static_cast<std::int32_t>(t); });
                 run_on_device(causal_conv1d_update_args<TestType>{
-                    .conv_state = state.view(), .x = p.args().x.slice(1, t, at_once), .weight = p.weight.view(), .bias = p.bias.view(),
-                    .silu = true, .cache_seqlens = ring ? view<const std::int32_t, 1>(count.view()) : view<const std::int32_t, 1>{},
+                    .conv_state = state.view(), .x = p.args().x.slice(1, t, at_once), .weight = p.weight.view(),
+                    .bias = p.bias.view(), .silu = true, .cache_seqlens = ring ? view<const std::int32_t, 1>(count.view()) : view<const std::int32_t, 1>{},
                     .y = y.view().slice(1, t, at_once)});
             }
             CHECK(same_bits(y, p.y));

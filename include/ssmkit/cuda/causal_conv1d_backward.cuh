@@ -28,8 +28,8 @@ using conv_errors = view<float, 3>;
 
 /// The gradient of the input at position s, which is negative in the initial state.
 template <class T>
-__device__ __forceinline__ float conv_gradient(const causal_conv1d_backward_args<T>& a, const conv_errors& e, bool with_final, index b,
-                                               index s, index c)
+__device__ __forceinline__ float conv_gradient(const causal_conv1d_backward_args<T>& a, const conv_errors& e, bool with_final,
+                                               index b, index s, index c)
 {
     const causal_conv1d_args<T>& f = a.forward;
     const index length = f.x.extent(1), width = f.weight.extent(1);
@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(256) conv_errors_kernel(const __grid_constant_
 
 /// dx without what dfinal_states adds.
 template <class T>
-__global__ void __launch_bounds__(256) conv_gradients_kernel(const __grid_constant__ causal_conv1d_backward_args<T> a, conv_errors e,
-                                                              bool times_first)
+__global__ void __launch_bounds__(256) conv_gradients_kernel(const __grid_constant__ causal_conv1d_backward_args<T> a,
+                                                              conv_errors e, bool times_first)
 {
     const index length = a.forward.x.extent(1), dim = a.forward.x.extent(2), total = a.forward.x.extent(0) * length * dim;
     for (index i = index{blockIdx.x} * 256 + threadIdx.x; i < total; i += index{gridDim.x} * 256) {
@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(256) conv_gradients_kernel(const __grid_consta
     }
 }
 
-/// What lies at the edges, width - 1 positions each: the gradient of the initial states, or that of the inputs that the final states
-/// hold, over what the other kernels have written.
+/// What lies at the edges, width - 1 positions each: the gradient of the initial states, or that of the inputs that the final
+/// states hold, over what the other kernels have written.
 template <class T>
 __global__ void __launch_bounds__(128) conv_edges_kernel(const __grid_constant__ causal_conv1d_backward_args<T> a, conv_errors e,
                                                           bool initial)
@@ -195,8 +195,8 @@ causal_conv1d_backward_args<T> conv_as_visited(causal_conv1d_backward_args<T> a)
 
 }  // namespace detail
 
-/// Bytes of the device's memory that causal_conv1d_backward needs beside its arguments: 4 (width + 1) dim for every 32 tokens or more
-/// (256 where the call is large) if dweight or dbias is asked for, and 4 an element of x where no fast kernel fits.
+/// Bytes of the device's memory that causal_conv1d_backward needs beside its arguments: 4 (width + 1) dim for every 32 tokens or
+/// more (256 where the call is large) if dweight or dbias is asked for, and 4 an element of x where no fast kernel fits.
 template <class T>
 std::size_t causal_conv1d_backward_workspace_size(const causal_conv1d_backward_args<T>& a)
 {
@@ -209,11 +209,12 @@ std::size_t causal_conv1d_backward_workspace_size(const causal_conv1d_backward_a
 
 /// The gradients of the short causal convolution on the device: shapes, equations and options at causal_conv1d_backward_args, whose
 /// views hold device pointers. Asynchronous on `stream`. Throws shape_error before anything is launched if shapes do not fit or the
-/// workspace is too small, and cuda::error if a launch fails. Nothing is added atomically: results are the same bit for bit from run
-/// to run, and do not depend on which gradients are asked for.
+/// workspace is too small, and cuda::error if a launch fails. Nothing is added atomically: results are the same bit for bit from
+/// run to run, and do not depend on which others are asked for.
 ///
-/// Up to four taps run at the speed of memory if x, dy and dx are contiguous along channels, with rows that start at four elements, or,
-/// without seq_idx and forwards, along time, with rows that start at 16 bytes. Everything else takes a thread an element, and e through memory.
+/// Up to four taps run at the speed of memory if x, dy and dx are contiguous along channels, with rows that start at four elements,
+/// or, without seq_idx and forwards, along time, with rows that start at 16 bytes. Everything else takes a thread an element, and e
+/// through memory.
 template <class T>
 void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::span<std::byte> workspace, cudaStream_t stream)
 {
@@ -242,7 +243,8 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::spa
         const unsigned blocks = blocks_for(op, "x", batch * plan.parts * columns, 1);
         const bool weight_words = width == conv_taps && in_words(f.weight, 1, 4);
         (f.seq_idx.data() ? conv_gradient_channels_kernel<T, true> : conv_gradient_channels_kernel<T, false>)
-            <<<blocks, dim3(32, layout::rows), 0, stream>>>(a, sums, plan.parts, static_cast<int>(plan.tokens / layout::rows), weight_words);
+            <<<blocks, dim3(32, layout::rows), 0, stream>>>(a, sums, plan.parts, static_cast<int>(plan.tokens / layout::rows),
+                                                            weight_words);
     } else if (plan.kernel == conv_backward_plan::form::times) {
         const int tiles = static_cast<int>(plan.tokens / (32 * wide<T>));
         conv_gradient_times_kernel<T, wide<T>>

@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(128) conv_update_kernel(const __grid_constant_
     }
 }
 
-/// Decoding: one token, and no more slots than conv_taps. A thread a row and channel, as above, whose loads are all under way before
-/// the first is used: with few rows their latency is what bounds it.
+/// Decoding: one token, and no more slots than conv_taps. A thread a row and channel, as above, whose loads are all under way
+/// before the first is used: with few rows their latency is what bounds it.
 template <class T>
 __global__ void __launch_bounds__(128) conv_update_token_kernel(const __grid_constant__ causal_conv1d_update_args<T> a)
 {

@@ -84,13 +84,14 @@ __device__ __forceinline__ word_of<T, 4> conv_word(const causal_conv1d_args<T>& 
 }
 
 /// A thread has four neighbouring channels and `chunk` tokens, in ascending order; a warp 128 channels, a block four chunks. Tokens
-/// come through a ring of the thread's own in shared memory, so that 64 KB of a multiprocessor (of float; half of that otherwise) are
-/// under way while registers hold three tokens. dx_t needs e of three tokens more, and e of the chunk's first three the inputs before
-/// it: neighbouring warps hand both to each other, and nothing is read twice but around a block's ends. What bounds it is memory.
+/// come through a ring of the thread's own in shared memory, so that 64 KB of a multiprocessor (of float; half of that otherwise)
+/// are under way while registers hold three tokens. dx_t needs e of three tokens more, and e of the chunk's first three the inputs
+/// before it: neighbouring warps hand both to each other, and nothing is read twice but around a block's ends. What bounds it is
+/// memory.
 template <class T, bool Packed>
 __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
-    conv_gradient_channels_kernel(const __grid_constant__ causal_conv1d_backward_args<T> a, float* __restrict__ partial, index parts,
-                                  int chunk, bool weight_words)
+    conv_gradient_channels_kernel(const __grid_constant__ causal_conv1d_backward_args<T> a, float* __restrict__ partial,
+                                  index parts, int chunk, bool weight_words)
 {
     using layout = conv_gradient_layout;
     constexpr int count = layout::count, halo = layout::halo, group = layout::group, depth = layout::depth, rows = layout::rows;
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
     const int missing = conv_taps - static_cast<int>(f.weight.extent(1));
     const bool silu = f.silu, wants_dx = a.dx.data() != nullptr;
 
-    // ---- Tokens asked for ahead of time: the last three inputs of the groups are another's to bring ----------------------------------
+    // ---- Tokens asked for ahead of time: the last three inputs of the groups are another's to bring ----------------------
     const index far_x = f.x.stride(1), far_dy = a.dy.stride(1), far_dx = a.dx.stride(1);
     const T* x = n > 0 ? f.x.pointer(b, first, c) : nullptr;
     const T* dy = n > 0 ? a.dy.pointer(b, first, c) : nullptr;
@@ -149,7 +150,8 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
         }
     };
     /// e of the next token. Its share of the sums, if `own`. A tap that reads nothing is skipped, not zero: NaN times zero is NaN.
-    const auto advance = [&](const word& x_word, const word& dy_word, std::int32_t id, bool own, float (&now)[count], float (&e)[count]) {
+    const auto advance = [&](const word& x_word, const word& dy_word, std::int32_t id, bool own, float (&now)[count],
+                             float (&e)[count]) {
         bool reads[conv_taps];
 #pragma unroll
         for (int j = 0; j < conv_taps; ++j) reads[j] = !Packed || (id >= 0 && (j == halo || past_id[j < halo ? j : 0] == id));
@@ -194,7 +196,7 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
     };
     const auto as_float4 = [](const float (&e)[count]) { return make_float4(e[0], e[1], e[2], e[3]); };
 
-    // ---- Up to three tokens behind the groups where no other row has them: the sequence's last ones, or the next block's first ---------
+    // ---- Up to three tokens behind the groups that no other row has: the sequence's last ones, or the next block's first --
     const bool last_row = row == rows - 1 || n < chunk;
     if (n > 0 && last_row) {
         look_back(tail, [&](int k, const word& w) { memory.x[row][k][lane] = w; });
@@ -225,7 +227,7 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
     }
     __syncthreads();
 
-    // ---- The groups ----------------------------------------------------------------------------------------------------------------
+    // ---- The groups ----------------------------------------------------------------------------------------------------
     T* dx = n > 0 && wants_dx ? a.dx.pointer(b, first, c) : nullptr;
     for (int start = 0; start < grouped; start += group) {
         await_copies<1>();
@@ -257,7 +259,8 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
                             const int j = halo - d;
                             const std::int32_t at = d < halo ? past_id[d < halo ? d : 0] : id[h];
                             const bool reads = !Packed || (at >= 0 && at == past_id[0]);
-                            if (j >= missing && reads) out[i] = fmaf(weight[j][i], d < halo ? past_e[d < halo ? d : 0][i] : e[i], out[i]);
+                            const float error = d < halo ? past_e[d < halo ? d : 0][i] : e[i];
+                            if (j >= missing && reads) out[i] = fmaf(weight[j][i], error, out[i]);
                         }
                     }
                     store_word<T, count>(dx, out);
@@ -282,7 +285,7 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
     }
     __syncthreads();
 
-    // ---- The last three tokens of the groups, and those behind them -----------------------------------------------------------------
+    // ---- The last three tokens of the groups, and those behind them ------------------------------------------------------
     if (n > 0 && wants_dx) {
         float e[2 * halo][count];
         std::int32_t id[2 * halo];
@@ -327,8 +330,9 @@ __global__ void __launch_bounds__(conv_gradient_layout::threads, 4)
     }
 }
 
-/// Time-contiguous rows: a warp has `tiles` times 32 words of one channel's tokens, from the last to the first. What a lane needs of its
-/// neighbours' words comes by shuffles, across tiles from what is asked for ahead and from what is done. What bounds it is memory.
+/// Time-contiguous rows: a warp has `tiles` times 32 words of one channel's tokens, from the last to the first. What a lane needs
+/// of its neighbours' words comes by shuffles, across tiles from what is asked for ahead and from what is done. What bounds it is
+/// memory.
 template <class T, int Count>
 __global__ void __launch_bounds__(128) conv_gradient_times_kernel(const __grid_constant__ causal_conv1d_backward_args<T> a,
                                                                   float* __restrict__ partial, index segments, int tiles)
@@ -350,8 +354,8 @@ __global__ void __launch_bounds__(128) conv_gradient_times_kernel(const __grid_c
     struct words {
         word_of<T, Count> x{}, dy{};
     };
-    /// Elements as they are stored: nothing waits for them before they are used. None are wanted of the tile before the segment but its
-    /// last word of x.
+    /// Elements as they are stored: nothing waits for them before they are used. Of the tile before the segment only the last word
+    /// of x is wanted.
     const auto read = [&](int k) {
         words to;
         const index t = begin + (index{k} * 32 + lane) * Count;

@@ -3,8 +3,6 @@
 #include <limits>
 #include <string>
 
-#include <ssmkit/reference/causal_conv1d.hpp>
-
 #include "allocation_count.hpp"
 #include "causal_conv1d_problem.hpp"
 #include "catch.hpp"
@@ -13,24 +11,10 @@
 namespace ssmkit::testing {
 namespace {
 
-/// What the header promises, and one rounding to T.
-template <class T>
-constexpr double budget = (std::is_same_v<T, double> ? 4e-15 : 2e-6) + (sizeof(T) == 2 ? rounding<T> : 0);
-
-/// Runs kernel and double reference on the same numbers and compares.
 template <class T>
 void compare(const conv_setup& s)
 {
-    INFO(s.text());
-    const conv_problem<T> p(s);
-    const conv_problem<double> expected = p.wide();
-    const auto before = p.input_bytes();
-    causal_conv1d(p.args());
-    reference::causal_conv1d(expected.args());
-    CHECK(relative_error(p.y, expected.y) <= budget<T>);
-    CHECK(relative_error(p.final_states, expected.final_states) == 0);
-    CHECK(p.input_bytes() == before);
-    CHECK(p.gaps_untouched());
+    compare_conv<T>(s, [](const auto& a) { causal_conv1d(a); });
 }
 
 }  // namespace

@@ -4,8 +4,6 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/reference/causal_conv1d_backward.hpp>
-
 #include "allocation_count.hpp"
 #include "causal_conv1d_problem.hpp"
 #include "catch.hpp"
@@ -14,23 +12,9 @@ namespace ssmkit::testing {
 namespace {
 
 template <class T>
-constexpr double budget = (std::is_same_v<T, double> ? 1e-13 : 4e-6) + (sizeof(T) == 2 ? rounding<T> : 0);
-
-template <class T>
 void compare(const conv_setup& s)
 {
-    INFO(s.text());
-    const conv_problem<T> p(s);
-    const conv_problem<double> expected = p.wide();
-    const auto before = p.input_bytes();
-    causal_conv1d_backward(p.backward_args());
-    reference::causal_conv1d_backward(expected.backward_args());
-    CHECK(relative_error(p.dx, expected.dx) <= budget<T>);
-    CHECK(relative_error(p.dinitial_states, expected.dinitial_states) <= budget<T>);
-    CHECK(relative_error(p.dweight, expected.dweight) <= budget<T>);
-    CHECK(relative_error(p.dbias, expected.dbias) <= budget<T>);
-    CHECK(p.input_bytes() == before);
-    CHECK(p.gaps_untouched());
+    compare_conv_backward<T>(s, [](const auto& a) { causal_conv1d_backward(a); });
 }
 
 }  // namespace
@@ -127,22 +111,8 @@ TEMPLATE_TEST_CASE("causal_conv1d_backward: a NaN reaches exactly the gradients 
 {
     random numbers(3);
     for (unsigned options = 0; options < 1u << conv_setup::options; ++options) {
-        conv_problem<TestType> p(conv_setup{.length = 38, .dim = 18}.with_options(options));
-        INFO(p.s.text());
-        const index b = numbers.below(2), t = numbers.below(38), c = numbers.below(18);
-        switch (numbers.below(4)) {
-        case 0: p.weight(c, numbers.below(4)) = quiet_nan<compute_t<TestType>>(); break;
-        case 1: p.dfinal_states(b, c, numbers.below(3)) = quiet_nan<TestType>(); break;
-        case 2: p.dy(b, t, c) = quiet_nan<TestType>(); break;
-        default: p.x(b, t, c) = quiet_nan<TestType>();
-        }
-        const conv_problem<double> expected = p.wide();
-        causal_conv1d_backward(p.backward_args());
-        reference::causal_conv1d_backward(expected.backward_args());
-        CHECK(same_nans(p.dx, expected.dx));
-        CHECK(same_nans(p.dinitial_states, expected.dinitial_states));
-        CHECK(same_nans(p.dweight, expected.dweight));
-        CHECK(same_nans(p.dbias, expected.dbias));
+        compare_conv_backward_nans<TestType>(conv_setup{.length = 38, .dim = 18}.with_options(options), numbers,
+                                             [](const auto& a) { causal_conv1d_backward(a); });
     }
 }
 

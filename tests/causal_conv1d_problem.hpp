@@ -7,7 +7,10 @@
 #include <vector>
 
 #include <ssmkit/args/causal_conv1d_backward.hpp>
+#include <ssmkit/reference/causal_conv1d.hpp>
+#include <ssmkit/reference/causal_conv1d_backward.hpp>
 
+#include "catch.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -143,6 +146,67 @@ struct conv_problem {
                dweight.gaps_untouched() && dbias.gaps_untouched();
     }
 };
+
+/// What the headers promise, and one rounding to T.
+template <class T>
+constexpr double conv_budget = (std::is_same_v<T, double> ? 4e-15 : 2e-6) + (sizeof(T) == 2 ? rounding<T> : 0);
+template <class T>
+constexpr double conv_backward_budget = (std::is_same_v<T, double> ? 1e-13 : 4e-6) + (sizeof(T) == 2 ? rounding<T> : 0);
+
+/// Compares what `run` makes of the arguments with the reference in double, on the same numbers.
+template <class T, class Run>
+void compare_conv(const conv_setup& s, Run&& run)
+{
+    INFO(s.text());
+    const conv_problem<T> p(s);
+    const conv_problem<double> expected = p.wide();
+    const auto before = p.input_bytes();
+    run(p.args());
+    reference::causal_conv1d(expected.args());
+    CHECK(relative_error(p.y, expected.y) <= conv_budget<T>);
+    CHECK(relative_error(p.final_states, expected.final_states) == 0);
+    CHECK(p.input_bytes() == before);
+    CHECK(p.gaps_untouched());
+}
+
+template <class T, class Run>
+void compare_conv_backward(const conv_setup& s, Run&& run)
+{
+    INFO(s.text());
+    const conv_problem<T> p(s);
+    const conv_problem<double> expected = p.wide();
+    const auto before = p.input_bytes();
+    run(p.backward_args());
+    reference::causal_conv1d_backward(expected.backward_args());
+    CHECK(relative_error(p.dx, expected.dx) <= conv_backward_budget<T>);
+    CHECK(relative_error(p.dinitial_states, expected.dinitial_states) <= conv_backward_budget<T>);
+    CHECK(relative_error(p.dweight, expected.dweight) <= conv_backward_budget<T>);
+    CHECK(relative_error(p.dbias, expected.dbias) <= conv_backward_budget<T>);
+    CHECK(p.input_bytes() == before);
+    CHECK(p.gaps_untouched());
+}
+
+/// A NaN in one input, drawn from `numbers`, reaches the gradients that it reaches in the reference.
+template <class T, class Run>
+void compare_conv_backward_nans(const conv_setup& s, random& numbers, Run&& run)
+{
+    INFO(s.text());
+    conv_problem<T> p(s);
+    const index b = numbers.below(s.batch), t = numbers.below(s.length), c = numbers.below(s.dim);
+    switch (numbers.below(4)) {
+    case 0: p.weight(c, numbers.below(s.width)) = quiet_nan<compute_t<T>>(); break;
+    case 1: p.dfinal_states(b, c, numbers.below(s.width - 1)) = quiet_nan<T>(); break;
+    case 2: p.dy(b, t, c) = quiet_nan<T>(); break;
+    default: p.x(b, t, c) = quiet_nan<T>();
+    }
+    const conv_problem<double> expected = p.wide();
+    run(p.backward_args());
+    reference::causal_conv1d_backward(expected.backward_args());
+    CHECK(same_nans(p.dx, expected.dx));
+    CHECK(same_nans(p.dinitial_states, expected.dinitial_states));
+    CHECK(same_nans(p.dweight, expected.dweight));
+    CHECK(same_nans(p.dbias, expected.dbias));
+}
 
 /// 0, 1, and what lies around one, two and three registers of either kind.
 inline constexpr index conv_sizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 19, 31, 32, 33, 35, 63, 64, 65, 127, 129};

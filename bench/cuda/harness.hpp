@@ -74,6 +74,29 @@ struct registration {
     }
 };
 
+/// The authors' own time, as task::peer_seconds; 0: unknown.
+struct peer_milliseconds {
+    double f32 = 0, bf16 = 0;
+};
+
+/// Rows in f32 and bf16 of `make`, a lambda template: `[s]<class T>(double peer_ms) { return ssd_task<T>(s, peer_ms); }`.
+template <class Make>
+void add_rows(std::vector<row>& rows, const char* op, const std::string& shape, const peer_milliseconds& peer, const Make& make)
+{
+    rows.push_back({op, shape, "f32", [=] { return make.template operator()<float>(peer.f32); }});
+    rows.push_back({op, shape, "bf16", [=] { return make.template operator()<ssmkit::bfloat16>(peer.bf16); }});
+}
+
+/// Runs the task once, and asks `mismatch` whether the answer agrees with the CPU's.
+template <class Mismatch>
+task checked(task t, Mismatch&& mismatch)
+{
+    t.run(nullptr);
+    must(cudaDeviceSynchronize());
+    t.mismatch = mismatch();
+    return t;
+}
+
 /// Numbers of a fixed sequence between low and high; of float, bfloat16, float16, and std::complex<float> as pairs.
 template <class T>
 void fill(T* p, index n, float low, float high, unsigned seed);
@@ -108,13 +131,14 @@ private:
     index size_ = 0;
 };
 
-/// A call of the operation that these arguments are of, with a workspace that the function returned keeps.
+/// A call of the operation that these arguments are of. The function returned keeps its workspace, and `data`, where the arguments
+/// lie.
 template <class Args>
-std::function<void(cudaStream_t)> call(const Args& a)
+std::function<void(cudaStream_t)> call(const Args& a, std::shared_ptr<const void> data = {})
 {
     const ssmkit::testing::device_operation& op = ssmkit::testing::device_operations().at(typeid(Args));
     const auto workspace = std::make_shared<array<std::byte>>(static_cast<index>(op.workspace_size(&a)));
-    return [&op, a, workspace](cudaStream_t stream) {
+    return [&op, a, workspace, data](cudaStream_t stream) {
         op.run(&a, std::span(workspace->data(), static_cast<std::size_t>(workspace->size())), stream);
     };
 }

@@ -77,32 +77,29 @@ task scan_task(const scan_shape& s, double peer_ms)
 {
     const auto d = std::make_shared<scan_data<T>>(s);
     task t;
-    t.run = [d, run = call(d->args())](cudaStream_t stream) { run(stream); };
+    t.run = call(d->args(), d);
     const auto tokens = static_cast<double>(d->tokens), state = static_cast<double>(s.state);
     t.needs.bytes = sizeof(T) * (tokens * (s.gated ? 4 : 3) + 2 * static_cast<double>(d->maps));
     t.needs.exps = tokens * (state + 1 + (s.gated ? 2 : 0));  // softplus has one, silu with its reciprocal two
     t.needs.fmas = tokens * 4 * state;
     t.peer_seconds = 1e-3 * peer_ms;
-    t.run(nullptr);
-    must(cudaDeviceSynchronize());
-    t.mismatch = d->mismatch();
-    return t;
+    return checked(t, [&] { return d->mismatch(); });
 }
 
 const registration here{[](std::vector<row>& rows) {
     struct known {
         scan_shape s;
-        double peer_f32, peer_bf16;
+        peer_milliseconds peer;
     };
     for (const known& k :
-         {known{{1, 2048, 1536, 16, true}, 0.1283, 0.0689}, {{1, 2048, 1536, 16, false}, 0.1210, 0.0634},
-          {{8, 2048, 1536, 16, true}, 0.8776, 0.4478}, {{8, 2048, 1536, 16, false}, 0.8344, 0.4191},
-          {{8, 2048, 5120, 16, true}, 2.8579, 1.4466}, {{8, 2048, 5120, 16, false}, 2.7262, 1.3569},
-          {{1, 16384, 5120, 16, true}, 3.1923, 1.8583}, {{1, 16384, 5120, 16, false}, 3.0196, 1.7579},
-          {{1, 131072, 1536, 16, true}, 7.6400, 4.4033}, {{1, 131072, 1536, 16, false}, 7.2892, 4.1805},
-          {{64, 512, 1536, 16, true}, 1.7652, 0.7939}, {{64, 512, 1536, 16, false}, 1.6723, 0.7522}}) {
-        rows.push_back({"selective_scan", k.s.text(), "f32", [k] { return scan_task<float>(k.s, k.peer_f32); }});
-        rows.push_back({"selective_scan", k.s.text(), "bf16", [k] { return scan_task<ssmkit::bfloat16>(k.s, k.peer_bf16); }});
+         {known{{1, 2048, 1536, 16, true}, {0.1283, 0.0689}}, {{1, 2048, 1536, 16, false}, {0.1210, 0.0634}},
+          {{8, 2048, 1536, 16, true}, {0.8776, 0.4478}}, {{8, 2048, 1536, 16, false}, {0.8344, 0.4191}},
+          {{8, 2048, 5120, 16, true}, {2.8579, 1.4466}}, {{8, 2048, 5120, 16, false}, {2.7262, 1.3569}},
+          {{1, 16384, 5120, 16, true}, {3.1923, 1.8583}}, {{1, 16384, 5120, 16, false}, {3.0196, 1.7579}},
+          {{1, 131072, 1536, 16, true}, {7.6400, 4.4033}}, {{1, 131072, 1536, 16, false}, {7.2892, 4.1805}},
+          {{64, 512, 1536, 16, true}, {1.7652, 0.7939}}, {{64, 512, 1536, 16, false}, {1.6723, 0.7522}}}) {
+        add_rows(rows, "selective_scan", k.s.text(), k.peer,
+                 [s = k.s]<class T>(double peer_ms) { return scan_task<T>(s, peer_ms); });
     }
 }};
 

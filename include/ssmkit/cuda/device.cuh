@@ -90,10 +90,18 @@ __device__ __forceinline__ float softplus(float x)
     return fmaf(p, e, fmaxf(x, 0.0f));
 }
 
-/// x / (1 + e^-x).
+/// 1 / x by the special-function unit: within 1 unit in the last place, subnormal results are zero.
+__device__ __forceinline__ float reciprocal_fast(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/// x sigmoid(x), which is NaN for -inf as on the CPU.
 __device__ __forceinline__ float silu(float x)
 {
-    return __fdividef(x, 1.0f + exp2_fast(-fmaxf(x, -87.0f) * log2_e));
+    return x * reciprocal_fast(1.0f + exp2_fast(-x * log2_e));
 }
 
 }  // namespace detail

@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(column_threads<N1>, (N1 > 256 ? 1 : 2)) conv_c
 }
 
 /// Where rows are added up in time, their products go to the place of the first one, in the block's own columns.
-template <int N1>
+template <int N1, bool OfTaps>
 __global__ void __launch_bounds__(column_threads<N1>, (N1 > 256 ? 1 : 2)) conv_columns_back_kernel(const __grid_constant__ long_columns a)
 {
     extern __shared__ float4 shared_memory[];
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(column_threads<N1>, (N1 > 256 ? 1 : 2)) conv_c
                 R::turn_back(z, g, block.memory, block.table, block.thread, block.column);
             }
             R::back(block.memory, block.table, block.thread, block.column, [&](float2 (&z)[16], int g) {
-                if (a.of_taps) {
+                if constexpr (OfTaps) {
 #pragma unroll
                     for (int j = 0; j < 16; ++j) {
                         const index n = index{R::place(block.thread, g) + j * (N1 / 16)} * n2 + at;
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(column_threads<N1>, (N1 > 256 ? 1 : 2)) conv_c
                     store_row(z, a.out[1], a.out[1].offset(r.b, r.c, r.h), a.factor[1], a.factor[1].offset(r.b, r.c, r.h), a.type, out);
             });
         }
-        if (!a.of_taps || at >= R::columns) continue;
+        if (!OfTaps || at >= R::columns) continue;
         const long_flight::row r = a.flight.of(item);
         a.taps.put_zeros(r.c, r.h, threadIdx.x, column_threads<N1>);
     }
@@ -276,7 +276,7 @@ inline void run_columns(const char* op, bool forth, const long_columns& a, index
         constexpr int N = decltype(n)::value;
         const index rows = a.flight.rows() / (forth ? 1 : a.flight.together), tasks = rows * (a.n2 / column_ring<N>::columns);
         if (tasks == 0) return;
-        launch_rows(op, forth ? conv_columns_forth_kernel<N> : conv_columns_back_kernel<N>,
+        launch_rows(op, forth ? conv_columns_forth_kernel<N> : a.of_taps ? conv_columns_back_kernel<N, true> : conv_columns_back_kernel<N, false>,
                     static_cast<unsigned>(std::min(tasks, 4 * most_blocks)), column_threads<N>, column_bytes<N>, stream, a);
     });
 }

@@ -65,12 +65,13 @@ task backward_task(const s4d_shape& s)
     const auto got_C = dC->host(poles);
     const auto got_A = dA->host(poles);
     t.mismatch = bench::mismatch("dC", parts(got_C.data(), poles), parts(host.dC.data(), poles));
-    if (t.mismatch.empty()) t.mismatch = bench::mismatch("dA", parts(got_A.data(), poles), parts(host.dA.data(), poles), 1e5);  // of float sums
+    if (t.mismatch.empty())  // of float sums
+        t.mismatch = bench::mismatch("dA", parts(got_A.data(), poles), parts(host.dA.data(), poles), 1e5);
     return t;
 }
 
 const registration here{[](std::vector<row>& rows) {
-    for (const s4d_shape& s : {s4d_shape{1024, 32, 4096}, s4d_shape{256, 32, 16384}, s4d_shape{256, 32, 1024}, s4d_shape{255, 31, 1000}}) {
+    for (const s4d_shape& s : {s4d_shape{1024, 32, 4096}, {256, 32, 16384}, {256, 32, 1024}, {255, 31, 1000}}) {
         rows.push_back({"s4d_kernel_backward", s.name(), "f32", [s] { return backward_task(s); }});
     }
 }};

@@ -34,7 +34,8 @@ void compare(const long_setup& s)
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("cuda::fft_conv: agrees with the reference, whatever is switched on, in any layout", "", float, bfloat16, float16)
+TEMPLATE_TEST_CASE("cuda::fft_conv: agrees with the reference, whatever is switched on, in any layout", "", float, bfloat16,
+                   float16)
 {
     for (unsigned options = 0; options < 1u << long_setup::options; ++options) {
         for (const layout form : all_layouts) {

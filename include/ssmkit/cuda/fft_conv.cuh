@@ -43,7 +43,7 @@ struct conv_plan {
                 size = long_size(2 * taps);
                 in_pieces = true;
             }
-            ssmkit::detail::require(size <= longest_ring, op, "k", "has more than 2^26 taps that meet a row, which the device code does not hold");
+            ssmkit::detail::require(size <= longest_ring, op, "k", "has more than 2^26 taps that meet a row");
         }
         lead = in_pieces ? behind : 0;
         step = in_pieces ? 2 * size - taps : std::max<index>(length, 1);
@@ -67,7 +67,7 @@ conv_taps taps_of(const Kernel& k, const Kernel& k_reverse, const Skip& D, const
 inline void run_conv_job(const char* op, conv_job a, index size, cudaStream_t stream)
 {
     const index a_sequence = a.pieces * a.dim * (a.summed ? 1 : a.channels), batch = a.batch;
-    ssmkit::detail::require(a_sequence < (index{1} << 31), op, "u", "has more rows and pieces in a sequence than the device code counts");
+    ssmkit::detail::require(a_sequence < (index{1} << 31), op, "u", "has more rows and pieces in a sequence than are counted");
     const index part = std::max<index>(((index{1} << 31) - 1) / std::max<index>(a_sequence, 1), 1);
     const conv_job whole = a;
     const auto moved = [&](const conv_rows& r, index b) {
@@ -99,7 +99,8 @@ inline void run_conv_spectra(const char* op, const conv_taps& taps, float2* spec
     if (tasks == 0) return;
     with_row_size(size, [&](auto n) {
         constexpr int N = decltype(n)::value;
-        launch_rows(op, conv_spectra_kernel<N>, grid_of<N>(tasks), block_threads<N>, block_bytes<N>, stream, taps, spectra, dim, tasks);
+        launch_rows(op, conv_spectra_kernel<N>, grid_of<N>(tasks), block_threads<N>, block_bytes<N>, stream, taps, spectra, dim,
+                    tasks);
     });
 }
 
@@ -157,7 +158,7 @@ std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a)
 
 /// The long convolution on the device: shapes, equations and options at fft_conv_args, whose views hold device pointers.
 /// Asynchronous on `stream`. Throws shape_error before anything is launched if shapes do not fit, the workspace is too small, or
-/// more than 2^26 taps of both kernels meet a row that no transform of 2^27 samples holds; cuda::error if a launch fails. The results
+/// more than 2^26 taps of both kernels meet a row that no transform of 2^27 samples holds; cuda::error if a launch fails. Results
 /// are the same bit for bit from run to run. Rows of up to 32768 samples and taps, or of any length with up to 16384 taps, are read
 /// and written once; others go through the workspace three times.
 template <class T>

@@ -90,7 +90,7 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
     };
     const bool rows = a.du.data() || a.dinput_gate.data() || a.doutput_gate.data();
     // A row's kernel sums over its channels and would store what it never set.
-    ssmkit::detail::require(!rows || f.u.empty() || job.channels > 0, op, "forward.k", "has no channels, of which the device code wants one");
+    ssmkit::detail::require(!rows || f.u.empty() || job.channels > 0, op, "forward.k", "has no channels");
     if (rows && p.fits_block && !f.u.empty()) run_conv_spectra(op, job.taps, spectra, f.k.extent(1), kernels, p.size, stream);
     if (a.du.data() || a.dinput_gate.data()) {
         conv_job back = job;

@@ -45,7 +45,8 @@ static __global__ void __launch_bounds__(kernel_threads, 4)
     for (index block = blockIdx.x; block < blocks; block += gridDim.x) {
         const index segment = block % sums.segments, h = block / sums.segments % dim, row = block / sums.segments / dim;
         const index first = segment * kernel_taps, c = row % channels, b_of_state = row / channels - 1;  // < 0: dK itself
-        const int count = static_cast<int>(min(length - 1 - first, index{kernel_taps})), used = (count + kernel_rows - 1) / kernel_rows;
+        const int count = static_cast<int>(min(length - 1 - first, index{kernel_taps}));
+        const int used = (count + kernel_rows - 1) / kernel_rows;
         const float* const u = b_of_state < 0 ? args.dK.pointer(c, h, 0) : args.dK_state.pointer(b_of_state, c, h, 0);
         const index stride = b_of_state < 0 ? args.dK.stride(2) : args.dK_state.stride(3);
         const int directions = a.method == s4d_discretization::dss ? 2 : 1;
@@ -89,7 +90,8 @@ static __global__ void __launch_bounds__(kernel_threads, 4)
                     const float4 v4 = *reinterpret_cast<const float4*>(&taps[b][at]);
                     const float4 re4 = *reinterpret_cast<const float4*>(&steps[b][pole]);
                     const float4 im4 = *reinterpret_cast<const float4*>(&steps[b][kernel_poles + pole]);
-                    const float v[4] = {v4.x, v4.y, v4.z, v4.w}, re[4] = {re4.x, re4.y, re4.z, re4.w}, im[4] = {im4.x, im4.y, im4.z, im4.w};
+                    const float v[4] = {v4.x, v4.y, v4.z, v4.w};
+                    const float re[4] = {re4.x, re4.y, re4.z, re4.w}, im[4] = {im4.x, im4.y, im4.z, im4.w};
                     const auto times_b = static_cast<float>(b);
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
@@ -135,7 +137,8 @@ static __global__ void __launch_bounds__(kernel_threads, 4)
                 const index n = n0 + threadIdx.x / 4;
                 // Of dss, either direction has the poles of its own.
                 const bool grows = directions == 2 && load_complex(a.A.pointer(h % a.A.extent(0), n)).re > 0;
-                if (grows == (reversed != 0)) sums.parts[(((segment * sums.rows + row) * dim + h) * state + n) * 4 + threadIdx.x % 4] = sum;
+                const index to = ((segment * sums.rows + row) * dim + h) * state + n;
+                if (grows == (reversed != 0)) sums.parts[4 * to + threadIdx.x % 4] = sum;
             }
         }
     }
@@ -146,8 +149,8 @@ struct pole_moments {
     complex_double sum, derivative;
 };
 
-__device__ __forceinline__ pole_moments moments_of(const s4d_sums& s, index row, index pole, index poles, const diagonal_pole& p, float u_0,
-                                                   bool empty)
+__device__ __forceinline__ pole_moments moments_of(const s4d_sums& s, index row, index pole, index poles, const diagonal_pole& p,
+                                                   float u_0, bool empty)
 {
     complex_double t0{0, 0}, t1{0, 0};
     const float4* part = reinterpret_cast<const float4*>(s.parts) + row * poles + pole;
@@ -267,8 +270,8 @@ inline s4d_sums take_sums(const s4d_kernel_backward_args<float>& a, ssmkit::deta
 
 }  // namespace detail
 
-/// Bytes of the device's memory that s4d_kernel_backward needs beside its arguments: 16 for every pole of a channel, every 4096 taps
-/// and every row of dK and dK_state that it has, and 40 for every pole of a channel.
+/// Bytes of the device's memory that s4d_kernel_backward needs beside its arguments: 16 for every pole of a channel, 4096 taps and
+/// row of dK and dK_state that it has, and 40 for every pole of a channel.
 template <class T>
 std::size_t s4d_kernel_backward_workspace_size(const s4d_kernel_backward_args<T>& a)
 {
@@ -301,7 +304,8 @@ void s4d_kernel_backward(const s4d_kernel_backward_args<T>& a, std::span<std::by
     require_success(op, cudaGetLastError());
     if (dim * state > 0) s4d_kernel_backward_kernel<<<kernel_grid((dim * state + 127) / 128), 128, 0, stream>>>(a, sums);
     require_success(op, cudaGetLastError());
-    const index last = (a.dA.data() || a.dB.data() ? (state + 31) / 32 * copies : 0) + (a.ddelta.data() && state > 0 ? (dim + 7) / 8 : 0);
+    const index of_copies = a.dA.data() || a.dB.data() ? (state + 31) / 32 * copies : 0;
+    const index last = of_copies + (a.ddelta.data() && state > 0 ? (dim + 7) / 8 : 0);
     if (last > 0) s4d_gradient_sums_kernel<<<kernel_grid(last), 256, 0, stream>>>(a, sums.gradients);
     require_success(op, cudaGetLastError());
 }

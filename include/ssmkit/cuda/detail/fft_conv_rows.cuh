@@ -303,10 +303,11 @@ __global__ void __launch_bounds__(block_threads<Size>, blocks_wanted<Size>) conv
                     if (!last) return block.each(z, g, [&](float2& v, int i) { scratch[i] = v; });
                 }
                 if (!active) return;
-                const bool done = sums > 1 && a.sum_in_time;
-                store_row(z, a.out[0], a.out[0].offset(b, c0, h), done ? none : a.factor[0], a.factor[0].offset(b, c0, h), a.type, out);
-                if (a.out[1].data)
-                    store_row(z, a.out[1], a.out[1].offset(b, c0, h), a.factor[1], a.factor[1].offset(b, c0, h), a.type, out);
+                const auto store = [&](const conv_rows& to, const conv_rows& by) {
+                    store_row(z, to, to.offset(b, c0, h), by, by.offset(b, c0, h), a.type, out);
+                };
+                store(a.out[0], sums > 1 && a.sum_in_time ? none : a.factor[0]);
+                if (a.out[1].data) store(a.out[1], a.factor[1]);
             });
         }
     }
@@ -338,7 +339,8 @@ __global__ void __launch_bounds__(block_threads<Size>, blocks_wanted<Size>) conv
             block.forth(load_from(a.x, a.gate, 0, active ? a.length : nowhere),
                         [&](float2 (&z)[16], int g) { block.each(z, g, [&](float2& v, int at) { input[at] = v; }); });
             __syncthreads();
-            block.forth(load_from(a.dy, a.dy_gate, begin, active ? min(a.length, begin + a.step) : nowhere), [&](float2 (&z)[16], int g) {
+            const index end = active ? min(a.length, begin + a.step) : nowhere;
+            block.forth(load_from(a.dy, a.dy_gate, begin, end), [&](float2 (&z)[16], int g) {
                 block.each(z, g, [&](float2& v, int at) { v = times<true>(v, input[at]); });
                 if (i > 0) block.each(z, g, [&](float2& v, int at) { v = plus(v, sum[at]); });
                 if (i + 1 < all) return block.each(z, g, [&](float2& v, int at) { sum[at] = v; });

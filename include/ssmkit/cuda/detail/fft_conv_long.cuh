@@ -48,7 +48,8 @@ inline void run_columns(const char* op, bool forth, const long_columns& a, index
         const index rows = a.flight.rows() / (forth ? 1 : a.flight.together), tasks = rows * (a.n2 / column_ring<N>::columns);
         if (tasks == 0) return;
         const auto back = a.of_taps ? conv_columns_back_kernel<N, true> : conv_columns_back_kernel<N, false>;
-        launch_rows(op, forth ? conv_columns_forth_kernel<N> : back, static_cast<unsigned>(std::min(tasks, 4 * most_blocks)), column_threads<N>, column_bytes<N>, stream, a);
+        const auto grid = static_cast<unsigned>(std::min(tasks, 4 * most_blocks));
+        launch_rows(op, forth ? conv_columns_forth_kernel<N> : back, grid, column_threads<N>, column_bytes<N>, stream, a);
     });
 }
 

@@ -27,10 +27,13 @@ struct long_flight {
     struct row {
         index b, c, h, piece;
     };
-    __device__ row of(index r) const
+    /// In 32 bits, whose divisions cost a third: rows that are this long are fewer than 2^31 in any memory.
+    __device__ row of(unsigned r) const
     {
-        const index s = r % together, j = first_piece + r / together % pieces, unit = first_unit + r / together / pieces;
-        return {j / pieces_of_row, unit % outer + s, unit / outer, j % pieces_of_row};
+        const auto part = [](index n) { return static_cast<unsigned>(n); };
+        const unsigned s = r % part(together), i = r / part(together);
+        const unsigned j = part(first_piece) + i % part(pieces), unit = part(first_unit) + i / part(pieces);
+        return {j / part(pieces_of_row), unit % part(outer) + s, unit / part(outer), j % part(pieces_of_row)};
     }
     __host__ __device__ index rows() const { return units * pieces * together; }
 };
@@ -76,14 +79,14 @@ __global__ void __launch_bounds__(column_threads<N1>, (N1 > 256 ? 1 : 2))
     extern __shared__ float4 shared_memory[];
     using R = column_ring<N1>;
     const column_block<N1> block(shared_memory);
-    const int n2 = a.n2, size = N1 * n2, tiles = n2 / R::columns;
-    const index tasks = a.flight.rows() * tiles;
-    for (index task = blockIdx.x; task < tasks; task += gridDim.x) {
-        const index row = task / tiles;
+    const int n2 = a.n2, size = N1 * n2;
+    const unsigned tiles = static_cast<unsigned>(n2) / R::columns, tasks = static_cast<unsigned>(a.flight.rows()) * tiles;
+    for (unsigned task = blockIdx.x; task < tasks; task += gridDim.x) {
+        const unsigned row = task / tiles;
         const int at = static_cast<int>(task % tiles) * R::columns + block.column;
         const long_flight::row r = a.flight.of(row);
         const index begin = r.piece * a.step, first = begin - a.lead;
-        float2* const to = a.numbers + row * a.row_stride * size + at;
+        float2* const to = a.numbers + index{row} * a.row_stride * size + at;
         const auto load = [&](float2 (&z)[16], int g) {
             if (a.of_taps) {
 #pragma unroll
@@ -114,21 +117,22 @@ __global__ void __launch_bounds__(column_threads<N1>, (N1 > 256 ? 1 : 2))
     extern __shared__ float4 shared_memory[];
     using R = column_ring<N1>;
     const column_block<N1> block(shared_memory);
-    const int n2 = a.n2, size = N1 * n2, tiles = n2 / R::columns;
-    const index together = a.flight.together, sums = a.sum_in_time ? together : 1;
-    const index tasks = a.flight.rows() / together * tiles;
-    for (index task = blockIdx.x; task < tasks; task += gridDim.x) {
-        const index item = task / tiles;
+    const int n2 = a.n2, size = N1 * n2;
+    const auto together = static_cast<unsigned>(a.flight.together), sums = a.sum_in_time ? together : 1;
+    const unsigned tiles = static_cast<unsigned>(n2) / R::columns;
+    const unsigned tasks = static_cast<unsigned>(a.flight.units * a.flight.pieces) * tiles;
+    for (unsigned task = blockIdx.x; task < tasks; task += gridDim.x) {
+        const unsigned item = task / tiles;
         const int at = static_cast<int>(task % tiles) * R::columns + block.column;
-        float2* const here = a.numbers + item * a.row_stride * size + at;
-        for (index s = 0; s < sums; ++s) {
+        float2* const here = a.numbers + index{item} * a.row_stride * size + at;
+        for (unsigned s = 0; s < sums; ++s) {
             const long_flight::row r = a.flight.of(item * together + s);
             const index begin = r.piece * a.step, first = begin - a.lead, end = min(a.length, begin + a.step);
 #pragma unroll 1
             for (int g = 0; g < R::groups; ++g) {
                 float2 z[16];
 #pragma unroll
-                for (int j = 0; j < 16; ++j) z[j] = here[s * size + index{16 * R::place(block.thread, g) + j} * n2];
+                for (int j = 0; j < 16; ++j) z[j] = here[index{s} * size + index{16 * R::place(block.thread, g) + j} * n2];
                 if (g == 0) __syncthreads();  // what the column before read last
                 R::turn_back(z, g, block.memory, block.table, block.thread, block.column);
             }

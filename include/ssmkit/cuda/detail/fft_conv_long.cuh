@@ -27,6 +27,7 @@ struct long_share {
 
     long_share(index all_units, index all_pieces, index kernels, index rows_of_piece, index size)
     {
+        rows_of_piece = std::max<index>(rows_of_piece, 1);  // no channels, no rows
         const index most = long_flight_bytes / (8 * size);
         pieces = std::clamp<index>((most - kernels) / rows_of_piece, 1, std::max<index>(all_pieces, 1));
         units = std::clamp<index>(most / (kernels + pieces * rows_of_piece), 1, std::max<index>(all_units, 1));

@@ -7,14 +7,47 @@ namespace ssmkit::cuda {
 namespace detail {
 
 template <class T>
-index conv_backward_scratch(const fft_conv_backward_args<T>& a, const conv_plan& p)
+cross_job cross_of(const fft_conv_backward_args<T>& a, const conv_plan& p)
 {
-    const index kernels = a.forward.k.extent(0) * a.forward.k.extent(1);
-    index numbers = 0;
-    if (a.dk.data() || a.dk_reverse.data() || a.dD.data()) numbers = 2 * std::min(kernels + 128, rows_under_way(p.size)) * p.size;
-    if (a.forward.k.extent(0) > 1) numbers = std::max(numbers, rows_under_way(p.size) * p.size);
-    return numbers;
+    const fft_conv_args<T>& f = a.forward;
+    cross_job cross{};
+    cross.type = stored_as<T>;
+    cross.x = rows_of(f.u);
+    cross.gate = rows_of(f.input_gate);
+    cross.dy = rows_of(a.dy);
+    cross.dy_gate = rows_of(f.output_gate);
+    cross.taps = taps_of(a.dk, a.dk_reverse, a.dD, f, p);
+    cross.batch = f.u.extent(0);
+    cross.dim = f.u.extent(1);
+    cross.length = f.u.extent(2);
+    cross.pieces = p.pieces;
+    cross.step = p.step;
+    cross.lead = p.lead;
+    cross.tasks = f.k.extent(0) * f.k.extent(1);
+    return cross;
 }
+
+/// Numbers of the workspace: spectra of kernels, and sums under way; or one part for all, where transforms do not fit a block.
+struct conv_backward_numbers {
+    index spectra = 0, scratch = 0;
+
+    template <class T>
+    conv_backward_numbers(const fft_conv_backward_args<T>& a, const conv_plan& p)
+    {
+        const index channels = a.forward.k.extent(0), kernels = channels * a.forward.k.extent(1);
+        const bool sums = a.dk.data() || a.dk_reverse.data() || a.dD.data();
+        if (p.fits_block) {
+            spectra = kernels * p.size;
+            if (sums) scratch = 2 * std::min(kernels + 128, rows_under_way(p.size)) * p.size;
+            if (channels > 1) scratch = std::max(scratch, rows_under_way(p.size) * p.size);
+            return;
+        }
+        conv_job rows = job_of(a.forward, p);
+        rows.summed = channels != 1;
+        if (a.du.data() || a.dinput_gate.data() || a.doutput_gate.data()) scratch = long_job_numbers(rows, p.size);
+        if (sums) scratch = std::max(scratch, long_cross_numbers(cross_of(a, p), p.size));
+    }
+};
 
 }  // namespace detail
 
@@ -23,9 +56,10 @@ template <class T>
 std::size_t fft_conv_backward_workspace_size(const fft_conv_backward_args<T>& a)
 {
     const detail::conv_plan p("cuda::fft_conv_backward", a.forward);
+    const detail::conv_backward_numbers numbers(a, p);
     ssmkit::detail::arena sizes;
-    sizes.take<float2>(static_cast<std::size_t>(a.forward.k.extent(0) * a.forward.k.extent(1) * p.size));
-    sizes.take<float2>(static_cast<std::size_t>(detail::conv_backward_scratch(a, p)));
+    sizes.take<float2>(static_cast<std::size_t>(numbers.spectra));
+    sizes.take<float2>(static_cast<std::size_t>(numbers.scratch));
     return sizes.size();
 }
 
@@ -43,25 +77,21 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
     require_workspace(op, workspace.size(), fft_conv_backward_workspace_size(a));
     ssmkit::detail::arena memory(workspace);
     const index kernels = f.k.extent(0) * f.k.extent(1);
-    float2* const spectra = memory.take<float2>(static_cast<std::size_t>(kernels * p.size));
-    float2* const scratch = memory.take<float2>(static_cast<std::size_t>(conv_backward_scratch(a, p)));
-    conv_job job{};
-    job.type = stored_as<T>;
-    job.taps = taps_of(f.k, f.k_reverse, f.D, f, p);
+    const conv_backward_numbers numbers(a, p);
+    float2* const spectra = memory.take<float2>(static_cast<std::size_t>(numbers.spectra));
+    float2* const scratch = memory.take<float2>(static_cast<std::size_t>(numbers.scratch));
+    conv_job job = job_of(f, p);
     job.spectra = spectra;
     job.scratch = scratch;
-    job.batch = f.u.extent(0);
-    job.dim = f.u.extent(1);
-    job.length = f.u.extent(2);
-    job.channels = f.k.extent(0);
     job.summed = job.channels != 1;
-    job.pieces = p.pieces;
-    job.step = p.step;
-    job.lead = p.lead;
+    const auto run = [&](const conv_job& j) {
+        if (p.fits_block) return run_conv_job(op, j, p.size, stream);
+        run_long_job(op, j, p.size, scratch, stream);
+    };
     const bool rows = a.du.data() || a.dinput_gate.data() || a.doutput_gate.data();
     // A row's kernel sums over its channels and would store what it never set.
-    ssmkit::detail::require(!rows || f.u.empty() || job.channels > 0, op, "forward.k", "has no channels, of which the device code wants one");
-    if (rows && !f.u.empty()) run_conv_spectra(op, job.taps, spectra, f.k.extent(1), kernels, p.size, stream);
+    ssmkit::detail::require(!rows || f.u.empty() || job.channels > 0, op, "forward.k", "has no channels");
+    if (rows && p.fits_block && !f.u.empty()) run_conv_spectra(op, job.taps, spectra, f.k.extent(1), kernels, p.size, stream);
     if (a.du.data() || a.dinput_gate.data()) {
         conv_job back = job;
         back.backwards = true;
@@ -75,7 +105,7 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
             back.out[1] = rows_of(a.dinput_gate);
             back.factor[1] = rows_of(f.u);
         }
-        run_conv_job(op, back, p.size, stream);
+        run(back);
     }
     if (a.doutput_gate.data()) {
         conv_job gate = job;
@@ -84,24 +114,12 @@ void fft_conv_backward(const fft_conv_backward_args<T>& a, std::span<std::byte> 
         gate.out[0] = rows_of(a.doutput_gate);
         gate.factor[0] = rows_of(a.dy);
         gate.sum_in_time = true;
-        run_conv_job(op, gate, p.size, stream);
+        run(gate);
     }
     if (kernels == 0 || !(a.dk.data() || a.dk_reverse.data() || a.dD.data())) return;
-    cross_job cross{};
-    cross.type = stored_as<T>;
-    cross.x = rows_of(f.u);
-    cross.gate = rows_of(f.input_gate);
-    cross.dy = rows_of(a.dy);
-    cross.dy_gate = rows_of(f.output_gate);
-    cross.taps = taps_of(a.dk, a.dk_reverse, a.dD, f, p);
+    cross_job cross = cross_of(a, p);
+    if (!p.fits_block) return run_long_cross(op, cross, p.size, scratch, stream);
     cross.scratch = scratch;
-    cross.batch = job.batch;
-    cross.dim = job.dim;
-    cross.length = job.length;
-    cross.pieces = p.pieces;
-    cross.step = p.step;
-    cross.lead = p.lead;
-    cross.tasks = kernels;
     with_row_size(p.size, [&](auto n) {
         constexpr int N = decltype(n)::value;
         launch_rows(op, conv_cross_kernel<N>, grid_of<N>(kernels), block_threads<N>, block_bytes<N>, stream, cross);

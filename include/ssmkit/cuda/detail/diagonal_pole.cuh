@@ -102,6 +102,53 @@ static __device__ __noinline__ diagonal_pole discretise(s4d_discretization metho
     return p;
 }
 
+/// φ'(z) = (e^z - φ(z)) / z, by its series near zero.
+static __device__ __noinline__ complex_double quotient_derivative(complex_double z, complex_double value, complex_double quotient)
+{
+    const double size = squared_magnitude(z);
+    if (!(size < 0.25)) return (1 / size) * ((value - quotient) * conj(z));
+    complex_double sum{1, 0};  // Σ (k+1) z^k / (k+2)!: each term is the one before times z (k+1) / (k (k+2))
+    for (int k = 15; k > 0; --k) sum = complex_double{1, 0} + ((k + 1.0) / (k * (k + 2.0))) * (sum * z);
+    return 0.5 * sum;
+}
+
+struct pole_gradient {
+    complex_double A;
+    double delta;
+};
+
+/// The way back from g(λ) and g(β), complex gradients ∂/∂Re + i ∂/∂Im, to those of A and of `delta`, which has the rate.
+static __device__ __noinline__ pole_gradient discretise_backward(s4d_discretization method, complex_double A, double delta,
+                                                                 double length, const diagonal_pole& p, complex_double dpole,
+                                                                 complex_double dgain)
+{
+    const double direction = p.growing ? -1 : 1;
+    const complex_double z = (direction * delta) * A;
+    complex_double dz = dpole * conj(p.value), direct{0, 0};  // what z gets, and what A gets beside it
+    double direct_delta = 0;
+    if (method == s4d_discretization::bilinear) {
+        const complex_double inverse = reciprocal({1 - 0.5 * z.re, -0.5 * z.im});
+        dz = (dpole + (0.5 * delta) * dgain) * conj(inverse * inverse);
+        direct_delta = (dgain * conj(inverse)).re;
+    } else if (method == s4d_discretization::zoh) {
+        const complex_double quotient = quotient_of_exponential(exp_with_expm1(z, 1).less_1, z);
+        dz = dz + delta * (dgain * conj(quotient_derivative(z, p.value, quotient)));
+        direct_delta = (dgain * conj(quotient)).re;
+    } else {
+        constexpr double epsilon = 1e-7;
+        const exponential whole = exp_with_expm1(z, length);
+        const complex_double x = whole.less_1 * A;
+        const double over = 1 / (squared_magnitude(x) + epsilon);
+        const complex_double dr = dgain * conj(exp_with_expm1(z, 1).less_1);  // of r = conj(x) / (|x|² + ε)
+        const complex_double dx = (over * over) * (epsilon * conj(dr) - dr * (x * x));
+        direct = dx * conj(whole.less_1);
+        dz = dz + (dgain * (over * x)) * conj(p.value);
+        dz = dz + length * ((dx * conj(A)) * conj(whole.value));
+    }
+    dz = direction * dz;
+    return {direct + delta * dz, A.re * dz.re + A.im * dz.im + direct_delta};
+}
+
 __device__ __forceinline__ bool beyond_band(double delta, double A_im, double bandlimit)
 {
     return delta * fabs(A_im) / 6.283185307179586477 >= bandlimit / 2;

@@ -35,18 +35,17 @@ conv_rows rows_of(const view<T, 4>& v)
     return {v.data(), v.stride(0), v.stride(1), v.stride(2), v.stride(3)};
 }
 
-/// Where a thread's numbers lie in a row: z[g][j] holds samples first + n and first + n + half as its two parts, with
-/// n = n0 + g * group_step + j * step; those with n < low or n >= high are not there.
+/// Where a thread's 16 numbers lie in a row: z[j] holds samples first + n and first + n + half as its two parts, with
+/// n = n0 + j * step; those with n < low or n >= high are not there.
 struct conv_place {
     index first;
-    int n0, group_step, step, half, low, high;
+    int n0, step, half, low, high;
 };
 
-__host__ __device__ inline conv_place place_in_row(index first, index begin, index end, int n0, int group_step, int step, int half)
+__host__ __device__ inline conv_place place_in_row(index first, index begin, index end, int n0, int step, int half)
 {
     const index low = begin - first, high = end - first, all = 2 * index{half};
-    return {first, n0, group_step, step, half, static_cast<int>(low < 0 ? 0 : low),
-            static_cast<int>(high < 0 ? 0 : high < all ? high : all)};
+    return {first, n0, step, half, static_cast<int>(low < 0 ? 0 : low), static_cast<int>(high < 0 ? 0 : high < all ? high : all)};
 }
 
 template <class F>
@@ -62,28 +61,24 @@ __device__ __forceinline__ void with_type(stored type, F&& f)
 }
 
 /// z = the row, or z times the row; zero where nothing is there.
-template <bool Multiply, int G>
-__device__ __forceinline__ void fetch_row(float2 (&z)[G][16], const conv_rows& rows, index offset, stored type, const conv_place& p)
+template <bool Multiply>
+__device__ __forceinline__ void fetch_row(float2 (&z)[16], const conv_rows& rows, index offset, stored type, const conv_place& p)
 {
     with_type(type, [&]<class T>(T) {
         const T* const row = static_cast<const T*>(rows.data) + offset + p.first * rows.time;
 #pragma unroll
-        for (int g = 0; g < G; ++g) {
-#pragma unroll
-            for (int j = 0; j < 16; ++j) {
-                const int n = p.n0 + g * p.group_step + j * p.step, m = n + p.half;
-                const float re = n >= p.low && n < p.high ? widened(row[n * rows.time]) : 0.0f;
-                const float im = m >= p.low && m < p.high ? widened(row[m * rows.time]) : 0.0f;
-                z[g][j] = Multiply ? float2{z[g][j].x * re, z[g][j].y * im} : float2{re, im};
-            }
+        for (int j = 0; j < 16; ++j) {
+            const int n = p.n0 + j * p.step, m = n + p.half;
+            const float re = n >= p.low && n < p.high ? widened(row[n * rows.time]) : 0.0f;
+            const float im = m >= p.low && m < p.high ? widened(row[m * rows.time]) : 0.0f;
+            z[j] = Multiply ? float2{z[j].x * re, z[j].y * im} : float2{re, im};
         }
     });
 }
 
 /// The row = z, times `factor` if that is given.
-template <int G>
-__device__ __forceinline__ void store_row(const float2 (&z)[G][16], const conv_rows& rows, index offset, const conv_rows& factor,
-                                          index factor_offset, stored type, const conv_place& p)
+static __device__ __forceinline__ void store_row(const float2 (&z)[16], const conv_rows& rows, index offset, const conv_rows& factor,
+                                                 index factor_offset, stored type, const conv_place& p)
 {
     with_type(type, [&]<class T>(T) {
         T* const row = static_cast<T*>(const_cast<void*>(rows.data)) + offset + p.first * rows.time;
@@ -93,13 +88,10 @@ __device__ __forceinline__ void store_row(const float2 (&z)[G][16], const conv_r
             row[n * rows.time] = narrowed<T>(factor.data ? value * widened(by[n * factor.time]) : value);
         };
 #pragma unroll
-        for (int g = 0; g < G; ++g) {
-#pragma unroll
-            for (int j = 0; j < 16; ++j) {
-                const int n = p.n0 + g * p.group_step + j * p.step;
-                put(n, z[g][j].x);
-                put(n + p.half, z[g][j].y);
-            }
+        for (int j = 0; j < 16; ++j) {
+            const int n = p.n0 + j * p.step;
+            put(n, z[j].x);
+            put(n + p.half, z[j].y);
         }
     });
 }
@@ -182,7 +174,7 @@ template <int Size>
 inline constexpr int block_threads = row_ring<Size>::threads * rows_of_block<Size>;
 template <int Size>
 inline constexpr int block_bytes = row_ring<Size>::exchange_bytes * rows_of_block<Size> + row_ring<Size>::table_bytes;
-/// Blocks that must fit a multiprocessor: bounds registers to 128 a thread, or 85 where that still holds what a thread needs.
+/// Blocks that must fit a multiprocessor: bounds registers to 128 a thread.
 template <int Size>
 inline constexpr int blocks_wanted = block_threads<Size> >= 512 ? 1 : block_threads<Size> == 256 ? 2 : 4;
 
@@ -204,20 +196,34 @@ struct row_block {
         __syncthreads();
     }
 
-    __device__ conv_place place(index first, index begin, index end) const
+    __device__ __forceinline__ conv_place place(int g, index first, index begin, index end) const
     {
-        return place_in_row(first, begin, end, thread, R::threads, Size / 16, Size);
+        return place_in_row(first, begin, end, R::place(thread, g), Size / 16, Size);
     }
 
-    /// f(number, where) for a thread's numbers of a spectrum, which nobody else reads or writes but in the same order.
+    /// f(number, where) for a group's numbers of a spectrum, which nobody else reads or writes but in the same order.
     template <class F>
-    __device__ __forceinline__ void each(float2 (&z)[G][16], F&& f) const
+    static __device__ __forceinline__ void each(float2 (&z)[16], int g, int thread, F&& f)
     {
 #pragma unroll
-        for (int g = 0; g < G; ++g) {
-#pragma unroll
-            for (int j = 0; j < 16; ++j) f(z[g][j], (g * 16 + j) * R::threads + thread);
-        }
+        for (int j = 0; j < 16; ++j) f(z[j], (g * 16 + j) * R::threads + thread);
+    }
+    template <class F>
+    __device__ __forceinline__ void each(float2 (&z)[16], int g, F&& f) const
+    {
+        each(z, g, thread, f);
+    }
+
+    template <class Load, class Use>
+    __device__ __forceinline__ void forth(Load&& load, Use&& use) const
+    {
+        R::forth(memory, table, thread, 0, load, use);
+    }
+    __device__ __forceinline__ void turn_back(float2 (&z)[16], int g) const { R::turn_back(z, g, memory, table, thread, 0); }
+    template <class Store>
+    __device__ __forceinline__ void back(Store&& store) const
+    {
+        R::back(memory, table, thread, 0, store);
     }
 };
 
@@ -229,21 +235,17 @@ __global__ void __launch_bounds__(block_threads<Size>, blocks_wanted<Size>)
     const row_block<Size> block(shared_memory);
     for (index base = index{blockIdx.x} * rows_of_block<Size>; base < tasks; base += index{gridDim.x} * rows_of_block<Size>) {
         const index task = base + block.row, c = task / dim, h = task % dim;
-        float2 z[row_block<Size>::G][16];
-        block.each(z, [&](float2& v, int) { v = {}; });
-        if (task < tasks) {
+        const auto load = [&](float2 (&z)[16], int g) {
 #pragma unroll
-            for (int g = 0; g < row_block<Size>::G; ++g) {
-#pragma unroll
-                for (int j = 0; j < 16; ++j) {
-                    const int n = row_ring<Size>::place(block.thread, g) + j * (Size / 16);
-                    z[g][j] = {taps(c, h, n, 2 * Size), taps(c, h, n + Size, 2 * Size)};
-                }
+            for (int j = 0; j < 16; ++j) {
+                const int n = row_ring<Size>::place(block.thread, g) + j * (Size / 16);
+                z[j] = task < tasks ? float2{taps(c, h, n, 2 * Size), taps(c, h, n + Size, 2 * Size)} : float2{0, 0};
             }
-        }
+        };
         __syncthreads();
-        row_ring<Size>::forth(z, block.memory, block.table, block.thread);
-        if (task < tasks) block.each(z, [&](float2& v, int i) { spectra[task * Size + i] = v; });
+        block.forth(load, [&](float2 (&z)[16], int g) {
+            if (task < tasks) block.each(z, g, [&](float2& v, int i) { spectra[task * Size + i] = v; });
+        });
     }
 }
 
@@ -267,41 +269,47 @@ __global__ void __launch_bounds__(block_threads<Size>, blocks_wanted<Size>) conv
         task /= pieces;
         const index c0 = task % outer, h = task / outer;
         const index begin = piece * a.step, end = active ? min(a.length, begin + a.step) : begin;
-        const index first = begin - a.lead;
-        const conv_place in = block.place(first, 0, active ? a.length : min(first, index{0})), out = block.place(first, begin, end);
-        float2 z[row_block<Size>::G][16];
+        const index first = begin - a.lead, there = active ? a.length : min(first, index{0});
         for (int s = 0; s < sums; ++s) {
             const index c = c0 + s;
-            fetch_row<false>(z, a.x, a.x.offset(b, c, h), a.type, in);
-            if (a.gate.data) fetch_row<true>(z, a.gate, a.gate.offset(b, c, h), a.type, in);
-            if (s > 0 && !a.sum_in_time) __syncthreads();
-            row_ring<Size>::forth(z, block.memory, block.table, block.thread);
+            const bool add = s > 0, last = s + 1 == sums;
             const float2* const spectrum = a.spectra + (active ? c * a.dim + h : 0) * Size;
-            if (a.backwards) {
-                block.each(z, [&](float2& v, int i) { v = times<true>(v, spectrum[i]); });
-            } else {
-                block.each(z, [&](float2& v, int i) { v = times(v, spectrum[i]); });
-            }
-            if (sums > 1 && !a.sum_in_time) {
-                if (s > 0) block.each(z, [&](float2& v, int i) { v = plus(v, scratch[i]); });
-                if (s + 1 < sums) {
-                    block.each(z, [&](float2& v, int i) { scratch[i] = v; });
-                    continue;
+            const auto load = [&](float2 (&z)[16], int g) {
+                const conv_place in = block.place(g, first, 0, there);
+                fetch_row<false>(z, a.x, a.x.offset(b, c, h), a.type, in);
+                if (a.gate.data) fetch_row<true>(z, a.gate, a.gate.offset(b, c, h), a.type, in);
+            };
+            const auto multiply = [&](float2 (&z)[16], int g) {
+                if (a.backwards) {
+                    block.each(z, g, [&](float2& v, int i) { v = times<true>(v, spectrum[i]); });
+                } else {
+                    block.each(z, g, [&](float2& v, int i) { v = times(v, spectrum[i]); });
                 }
-            }
-            row_ring<Size>::back(z, block.memory, block.table, block.thread);
-            if (sums > 1 && a.sum_in_time) {
-                fetch_row<true>(z, a.factor[0], a.factor[0].offset(b, c, h), a.type, out);
-                if (s > 0) block.each(z, [&](float2& v, int i) { v = plus(v, scratch[i]); });
-                if (s + 1 < sums) block.each(z, [&](float2& v, int i) { scratch[i] = v; });
-            }
+                if (!a.sum_in_time) {
+                    if (add) block.each(z, g, [&](float2& v, int i) { v = plus(v, scratch[i]); });
+                    if (!last) return block.each(z, g, [&](float2& v, int i) { scratch[i] = v; });
+                }
+                block.turn_back(z, g);
+            };
+            if (add && !a.sum_in_time) __syncthreads();
+            block.forth(load, multiply);
+            if (!last && !a.sum_in_time) continue;
+            block.back([&](float2 (&z)[16], int g) {
+                const conv_place out = block.place(g, first, begin, end);
+                const conv_rows none{};
+                if (a.sum_in_time && sums > 1) {
+                    fetch_row<true>(z, a.factor[0], a.factor[0].offset(b, c, h), a.type, out);
+                    if (add) block.each(z, g, [&](float2& v, int i) { v = plus(v, scratch[i]); });
+                    if (!last) return block.each(z, g, [&](float2& v, int i) { scratch[i] = v; });
+                }
+                if (!active) return;
+                const auto store = [&](const conv_rows& to, const conv_rows& by) {
+                    store_row(z, to, to.offset(b, c0, h), by, by.offset(b, c0, h), a.type, out);
+                };
+                store(a.out[0], sums > 1 && a.sum_in_time ? none : a.factor[0]);
+                if (a.out[1].data) store(a.out[1], a.factor[1]);
+            });
         }
-        if (!active) continue;
-        const conv_rows none{};
-        const bool done = sums > 1 && a.sum_in_time;
-        store_row(z, a.out[0], a.out[0].offset(b, c0, h), done ? none : a.factor[0], a.factor[0].offset(b, c0, h), a.type, out);
-        if (a.out[1].data)
-            store_row(z, a.out[1], a.out[1].offset(b, c0, h), a.factor[1], a.factor[1].offset(b, c0, h), a.type, out);
     }
 }
 
@@ -316,39 +324,47 @@ __global__ void __launch_bounds__(block_threads<Size>, blocks_wanted<Size>) conv
     for (index base = index{blockIdx.x} * rows_of_block<Size>; base < a.tasks; base += index{gridDim.x} * rows_of_block<Size>) {
         const index task = base + block.row, c = task / a.dim, h = task % a.dim;
         const bool active = task < a.tasks;
-        float2 z[row_block<Size>::G][16];
-        block.each(z, [&](float2& v, int) { v = {}; });
-        for (index i = 0; i < a.batch * a.pieces; ++i) {
+        const index all = a.batch * a.pieces;
+        for (index i = 0; i < all; ++i) {
             const index b = i / a.pieces, begin = i % a.pieces * a.step, first = begin - a.lead;
             const index nowhere = min(first, index{0});
-            const conv_place in = block.place(first, 0, active ? a.length : nowhere);
-            fetch_row<false>(z, a.x, a.x.offset(b, c, h), a.type, in);
-            if (a.gate.data) fetch_row<true>(z, a.gate, a.gate.offset(b, c, h), a.type, in);
+            const auto load_from = [&](const conv_rows& x, const conv_rows& gate, index from, index to) {
+                return [&, from, to](float2 (&z)[16], int g) {
+                    const conv_place in = block.place(g, first, from, to);
+                    fetch_row<false>(z, x, x.offset(b, c, h), a.type, in);
+                    if (gate.data) fetch_row<true>(z, gate, gate.offset(b, c, h), a.type, in);
+                };
+            };
             __syncthreads();
-            row_ring<Size>::forth(z, block.memory, block.table, block.thread);
-            block.each(z, [&](float2& v, int at) { input[at] = v; });
-            const conv_place out = block.place(first, begin, active ? min(a.length, begin + a.step) : nowhere);
-            fetch_row<false>(z, a.dy, a.dy.offset(b, c, h), a.type, out);
-            if (a.dy_gate.data) fetch_row<true>(z, a.dy_gate, a.dy_gate.offset(b, c, h), a.type, out);
+            block.forth(load_from(a.x, a.gate, 0, active ? a.length : nowhere),
+                        [&](float2 (&z)[16], int g) { block.each(z, g, [&](float2& v, int at) { input[at] = v; }); });
             __syncthreads();
-            row_ring<Size>::forth(z, block.memory, block.table, block.thread);
-            block.each(z, [&](float2& v, int at) { v = times<true>(v, input[at]); });
-            if (i > 0) block.each(z, [&](float2& v, int at) { v = plus(v, sum[at]); });
-            if (i + 1 < a.batch * a.pieces) block.each(z, [&](float2& v, int at) { sum[at] = v; });
+            const index end = active ? min(a.length, begin + a.step) : nowhere;
+            block.forth(load_from(a.dy, a.dy_gate, begin, end), [&](float2 (&z)[16], int g) {
+                block.each(z, g, [&](float2& v, int at) { v = times<true>(v, input[at]); });
+                if (i > 0) block.each(z, g, [&](float2& v, int at) { v = plus(v, sum[at]); });
+                if (i + 1 < all) return block.each(z, g, [&](float2& v, int at) { sum[at] = v; });
+                block.turn_back(z, g);
+            });
         }
-        row_ring<Size>::back(z, block.memory, block.table, block.thread);
-        __syncthreads();
-        if (!active) continue;
-#pragma unroll
-        for (int g = 0; g < row_block<Size>::G; ++g) {
+        const auto store = [&](float2 (&z)[16], int g) {
+            if (!active) return;
 #pragma unroll
             for (int j = 0; j < 16; ++j) {
                 const int n = row_ring<Size>::place(block.thread, g) + j * (Size / 16);
-                a.taps.put(c, h, n, 2 * Size, z[g][j].x);
-                a.taps.put(c, h, n + Size, 2 * Size, z[g][j].y);
+                a.taps.put(c, h, n, 2 * Size, z[j].x);
+                a.taps.put(c, h, n + Size, 2 * Size, z[j].y);
+            }
+        };
+        if (all > 0) {
+            block.back(store);
+        } else {
+            for (int g = 0; g < row_block<Size>::G; ++g) {
+                float2 z[16] = {};
+                store(z, g);
             }
         }
-        a.taps.put_zeros(c, h, block.thread, row_ring<Size>::threads);
+        if (active) a.taps.put_zeros(c, h, block.thread, row_ring<Size>::threads);
     }
 }
 
@@ -370,16 +386,16 @@ void with_row_size(index size, F&& f)
 inline constexpr index most_blocks = 1024;
 
 template <int Size>
-index grid_of(index tasks)
+unsigned grid_of(index tasks)
 {
-    return std::min((tasks + rows_of_block<Size> - 1) / rows_of_block<Size>, most_blocks);
+    return static_cast<unsigned>(std::min((tasks + rows_of_block<Size> - 1) / rows_of_block<Size>, most_blocks));
 }
 
 template <class Kernel, class... Args>
-void launch_rows(const char* op, Kernel kernel, index grid, int threads, int bytes, cudaStream_t stream, const Args&... args)
+void launch_rows(const char* op, Kernel kernel, dim3 grid, int threads, int bytes, cudaStream_t stream, const Args&... args)
 {
     require_success(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    kernel<<<static_cast<unsigned>(grid), threads, static_cast<std::size_t>(bytes), stream>>>(args...);
+    kernel<<<grid, threads, static_cast<std::size_t>(bytes), stream>>>(args...);
     require_success(op, cudaGetLastError());
 }
 

@@ -133,7 +133,8 @@ __device__ __forceinline__ void butterfly(float2 (&x)[Radix], const node_factors
 }
 
 /// How a ring of 2^k numbers is laid over threads: each has Groups times 16 of them and takes Groups nodes of radix 16 in every
-/// step; the first step's radix is what 16s leave of the size. `Columns` rings lie interleaved in shared memory.
+/// step, one after the other, so that its registers hold one; the numbers wait in shared memory between steps. The first step's
+/// radix is what 16s leave of the size. `Columns` rings lie interleaved in shared memory.
 template <int Size, int Groups, int Columns = 1>
 struct ring {
     static constexpr int size = Size, groups = Groups, columns = Columns, threads = Size / 16 / Groups;
@@ -195,24 +196,57 @@ struct ring {
     /// What a thread's group g has before the first step (and after the way back): numbers place + j Size / 16.
     static __device__ __forceinline__ int place(int thread, int g) { return thread + g * threads; }
 
-    /// To the spectrum: z[g][j] is number place + j Size / 16 at first, leaf 16 place + j in the end. One barrier an exchange is enough:
-    /// a thread writes where nobody but itself has read since the last barrier. A transform forth must follow one back, or a barrier.
-    static __device__ __forceinline__ void forth(float2 (&z)[Groups][16], float2* memory, const node_factors* table, int thread,
-                                                 int column = 0)
+    /// To the spectrum: load(z, g) sets numbers place + j Size / 16, and use(z, g) gets leaves 16 place + j. One barrier a step is
+    /// enough: a thread writes where nobody but itself has read since the last barrier. A barrier must lie between `forth` and the
+    /// next one, unless it went all the way back.
+    template <class Load, class Use>
+    static __device__ __forceinline__ void forth(float2* memory, const node_factors* table, int thread, int column, Load&& load,
+                                                 Use&& use)
     {
-        first_step<false>(z, table);
-        forth_from<1>(z, memory, table, thread, column);
+#pragma unroll 1
+        for (int g = 0; g < Groups; ++g) {
+            float2 z[16];
+            load(z, g);
+            first_step<false>(z, table);
+            put<0>(z, memory, place(thread, g), column);
+        }
+        __syncthreads();
+        forth_from<1>(memory, table, thread, column);
+#pragma unroll 1
+        for (int g = 0; g < Groups; ++g) {
+            float2 z[16];
+            get<levels - 1>(z, memory, place(thread, g), column);
+            step<levels - 1, false>(z, table, place(thread, g));
+            use(z, g);
+        }
     }
 
-    /// And back, times Size.
-    static __device__ __forceinline__ void back(float2 (&z)[Groups][16], float2* memory, const node_factors* table, int thread,
-                                                int column = 0)
+    /// The way back begins with this for every group, of leaves 16 place + j; inside `use` or without a way there.
+    static __device__ __forceinline__ void turn_back(float2 (&z)[16], int g, float2* memory, const node_factors* table, int thread,
+                                                     int column)
     {
-        back_from<levels - 1>(z, memory, table, thread, column);
-        first_step<true>(z, table);
+        step<levels - 1, true>(z, table, place(thread, g));
+        put<levels - 1>(z, memory, place(thread, g), column);
+    }
+
+    /// And goes on here; store(z, g) gets numbers place + j Size / 16, times Size.
+    template <class Store>
+    static __device__ __forceinline__ void back(float2* memory, const node_factors* table, int thread, int column, Store&& store)
+    {
+        __syncthreads();
+        back_from<levels - 2>(memory, table, thread, column);
+#pragma unroll 1
+        for (int g = 0; g < Groups; ++g) {
+            float2 z[16];
+            get<0>(z, memory, place(thread, g), column);
+            first_step<true>(z, table);
+            store(z, g);
+        }
     }
 
 private:
+    static_assert(levels >= 2);
+
     static __device__ __forceinline__ int first_node_at(int level)
     {
         return level == 0 ? 0 : 1 + (nodes(level) - first_radix) / 15;  // first_radix (1 + 16 + ...)
@@ -227,68 +261,71 @@ private:
         return memory[(i ^ (i >> 4 & 15)) * Columns + column];
     }
 
+    template <int Level>
+    static __device__ __forceinline__ void put(const float2 (&z)[16], float2* memory, int place, int column)
+    {
+#pragma unroll
+        for (int r = 0; r < 16; ++r) at<Level>(memory, place, r, column) = z[r];
+    }
+
+    template <int Level>
+    static __device__ __forceinline__ void get(float2 (&z)[16], float2* memory, int place, int column)
+    {
+#pragma unroll
+        for (int r = 0; r < 16; ++r) z[r] = at<Level>(memory, place, r, column);
+    }
+
     template <bool Back>
-    static __device__ __forceinline__ void first_step(float2 (&z)[Groups][16], const node_factors* table)
+    static __device__ __forceinline__ void first_step(float2 (&z)[16], const node_factors* table)
     {
         constexpr int apart = 16 / first_radix;
         const node_factors f = table[0];
 #pragma unroll
-        for (int g = 0; g < Groups; ++g) {
+        for (int q = 0; q < apart; ++q) {
+            float2 x[first_radix];
 #pragma unroll
-            for (int q = 0; q < apart; ++q) {
-                float2 x[first_radix];
+            for (int r = 0; r < first_radix; ++r) x[r] = z[q + r * apart];
+            butterfly<first_radix, Back>(x, f);
 #pragma unroll
-                for (int r = 0; r < first_radix; ++r) x[r] = z[g][q + r * apart];
-                butterfly<first_radix, Back>(x, f);
-#pragma unroll
-                for (int r = 0; r < first_radix; ++r) z[g][q + r * apart] = x[r];
-            }
+            for (int r = 0; r < first_radix; ++r) z[q + r * apart] = x[r];
         }
     }
 
     template <int Level, bool Back>
-    static __device__ __forceinline__ void step(float2 (&z)[Groups][16], const node_factors* table, int thread)
+    static __device__ __forceinline__ void step(float2 (&z)[16], const node_factors* table, int place)
     {
         constexpr int apart = Size / nodes(Level) / 16;
-#pragma unroll
-        for (int g = 0; g < Groups; ++g) butterfly<16, Back>(z[g], table[first_node(Level) + place(thread, g) / apart]);
+        butterfly<16, Back>(z, table[first_node(Level) + place / apart]);
     }
 
-    template <int From, int To>
-    static __device__ __forceinline__ void exchange(float2 (&z)[Groups][16], float2* memory, int thread, int column)
+    template <int Level, bool Back>
+    static __device__ __forceinline__ void step_in_place(float2* memory, const node_factors* table, int thread, int column)
     {
-#pragma unroll
+#pragma unroll 1
         for (int g = 0; g < Groups; ++g) {
-#pragma unroll
-            for (int r = 0; r < 16; ++r) at<From>(memory, place(thread, g), r, column) = z[g][r];
+            float2 z[16];
+            get<Level>(z, memory, place(thread, g), column);
+            step<Level, Back>(z, table, place(thread, g));
+            put<Level>(z, memory, place(thread, g), column);
         }
         __syncthreads();
-#pragma unroll
-        for (int g = 0; g < Groups; ++g) {
-#pragma unroll
-            for (int r = 0; r < 16; ++r) z[g][r] = at<To>(memory, place(thread, g), r, column);
-        }
     }
 
     template <int Level>
-    static __device__ __forceinline__ void forth_from(float2 (&z)[Groups][16], float2* memory, const node_factors* table, int thread,
-                                                      int column)
+    static __device__ __forceinline__ void forth_from(float2* memory, const node_factors* table, int thread, int column)
     {
-        if constexpr (Level < levels) {
-            exchange<Level - 1, Level>(z, memory, thread, column);
-            step<Level, false>(z, table, thread);
-            forth_from<Level + 1>(z, memory, table, thread, column);
+        if constexpr (Level < levels - 1) {
+            step_in_place<Level, false>(memory, table, thread, column);
+            forth_from<Level + 1>(memory, table, thread, column);
         }
     }
 
     template <int Level>
-    static __device__ __forceinline__ void back_from(float2 (&z)[Groups][16], float2* memory, const node_factors* table, int thread,
-                                                     int column)
+    static __device__ __forceinline__ void back_from(float2* memory, const node_factors* table, int thread, int column)
     {
         if constexpr (Level > 0) {
-            step<Level, true>(z, table, thread);
-            exchange<Level, Level - 1>(z, memory, thread, column);
-            back_from<Level - 1>(z, memory, table, thread, column);
+            step_in_place<Level, true>(memory, table, thread, column);
+            back_from<Level - 1>(memory, table, thread, column);
         }
     }
 };

@@ -49,14 +49,14 @@ struct ssd_tiles {
 };
 
 /// Brings `tokens` rows of `columns` elements to shared memory, zeros behind them.
-template <int Columns, int Row, class E, class T>
+template <int Columns, int Row, int Threads = ssd_threads, class E, class T>
 __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_stride, index column_stride, index tokens,
                                          index columns, bool vectors)
 {
     if (vectors) {
         constexpr int per = 16 / sizeof(T), across = Columns / per;
 #pragma unroll 4
-        for (int i = threadIdx.x; i < ssd_piece * across; i += ssd_threads) {
+        for (int i = threadIdx.x; i < ssd_piece * across; i += Threads) {
             const int row = i / across, column = i % across * per;
             const bool there = row < tokens && column < columns;
             const T* const at = there ? from + row * token_stride + column : from;
@@ -74,7 +74,7 @@ __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_str
         return;
     }
     const bool turned = column_stride != 1 && (token_stride == 1 || token_stride == -1);
-    for (int i = threadIdx.x; i < ssd_piece * Columns; i += ssd_threads) {
+    for (int i = threadIdx.x; i < ssd_piece * Columns; i += Threads) {
         const int row = turned ? i % ssd_piece : i / Columns, column = turned ? i / ssd_piece : i % Columns;
         T x{};
         if (row < tokens && column < columns) x = from[row * token_stride + column * column_stride];

@@ -101,7 +101,7 @@ void launch_ssd_backward_chunks(const ssd_backward_args<T>& a, ssd_backward_plan
     if (blocks == 0 || p.group_units == 0) return;
     constexpr int strip = ssd_backward_strip<T>;
     using tiles = ssd_gradient_tiles<T, strip>;
-    const auto kernel = ssd_backward_chunks_kernel<T, strip>;
+    const auto kernel = p.state_strips > 1 ? ssd_backward_chunks_kernel<T, strip, true> : ssd_backward_chunks_kernel<T, strip, false>;
     int device = 0, most = 0;
     require_success("cuda::ssd_backward", cudaGetDevice(&device));
     require_success("cuda::ssd_backward", cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));

@@ -101,11 +101,11 @@ __device__ __forceinline__ void ssd_add_up(const ssd_gradient_sums& s, float2* d
 ///     w_j   = Σ_{i >= j} M_ij dp_i + e_j R B_j              du_j = D dp_j + κ_j w_j
 ///     dC_i  = s_i S^T dp_i + Σ_{j <= i} F_ij B_j            dB_j = e_j κ_j R^T u_j + Σ_{i >= j} F_ij C_i
 ///
-/// C B^T is found once. With more states than a strip has, there is one unit a block, B and C come strip by strip.
+/// C B^T is found once. With more states than a strip has (Several), there is one unit a block, B and C come strip by strip.
 ///
 /// What bounds it is shared memory, out of which the tensor cores are fed (every operand of 16 x 16 is read for two instructions of
 /// them or four), and the two states a chunk that come from memory.
-template <class T, int N>
+template <class T, int N, bool Several>
 __global__ void __launch_bounds__(ssd_gradient_threads, 1)
     ssd_backward_chunks_kernel(const __grid_constant__ ssd_backward_args<T> a, const __grid_constant__ ssd_backward_plan plan)
 {
@@ -128,25 +128,27 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
     const int ti = warp / 4, tj = warp % 4;  // the warp's 16 rows, and its 16 columns or quarter of the states
     const index nheads = f.u.extent(2), headdim = f.u.extent(3), state = f.B.extent(3), groups = f.B.extent(2);
     const index part = blockIdx.x % plan.parts, group = blockIdx.x / plan.parts % groups, slot = blockIdx.x / plan.parts / groups;
-    const index first_unit = group * plan.group_units + part * plan.part_units;
-    const index units = min(plan.part_units, (group + 1) * plan.group_units - first_unit);
+    const int first_unit = static_cast<int>(group * plan.group_units + part * plan.part_units);
+    const int units = static_cast<int>(min(plan.part_units, (group + 1) * plan.group_units - first_unit));
+    const int state_strips = Several ? static_cast<int>(plan.state_strips) : 1, strips = static_cast<int>(plan.strips);
     const ssd_backward_place at(f, plan, slot);
     const ssd_sequence place(f, at.sequence);
-    const index b = place.row, way = f.reverse ? -1 : 1, first = at.chunk * ssd_piece, left = place.length() - first;
+    const index b = place.row, way = f.reverse ? -1 : 1, first = at.chunk * ssd_piece;
+    const index behind = place.length() - first;
+    const int left = static_cast<int>(min(behind, index{ssd_piece}));
     if (left <= 0) {  // a slot that stays empty
-        for (index i = threadIdx.x; i < units * ssd_piece; i += threads) {
-            plan.dD[(first_unit * ssd_piece + i) * plan.slots + slot] = 0;
+        for (int i = threadIdx.x; i < units * ssd_piece; i += threads) {
+            plan.dD[(first_unit * index{ssd_piece} + i) * plan.slots + slot] = 0;
         }
         return;
     }
     const index t0 = place.token(first);
     const bool from_state = at.chunk > 0 || f.initial_state.data() != nullptr;
-    const bool to_state = left > ssd_piece || a.dfinal_state.data() != nullptr;
+    const bool to_state = behind > ssd_piece || a.dfinal_state.data() != nullptr;
     const bool packed = f.seq_idx.data() != nullptr, gated = f.z.data() != nullptr, gate_gradient = a.dz.data() != nullptr;
-    const bool several = plan.state_strips > 1;
     const auto token = [&](int i) { return place.token(first + i); };
 
-    const auto load_maps = [&](index strip) {
+    const auto load_maps = [&](int strip) {
         const auto one = [&](const view<const T, 4>& from, element* to, bool vectors) {
             if (state > 0) {
                 ssd_load<N, w_row, threads>(to, from.pointer(b, t0, group, strip * N), way * from.stride(1), from.stride(3), left,
@@ -165,9 +167,9 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
             C[i / N * w_row + i % N] = element{};
         }
     };
-    const auto load_unit = [&](index item, int stage) {
-        const index unit = first_unit + item / plan.state_strips, strip = item % plan.state_strips;
-        const index head = unit / plan.strips, p0 = unit % plan.strips * ssd_piece;
+    const auto load_unit = [&](int item, int stage) {
+        const int unit = first_unit + item / state_strips, strip = item % state_strips;
+        const int head = unit / strips, p0 = unit % strips * ssd_piece;
         element* const to = stages + stage * tiles::stage;
         ssd_load<ssd_piece, x_row, threads>(to + tiles::u_at, f.u.pointer(b, t0, head, p0), way * f.u.stride(1), f.u.stride(3), left,
                                             headdim - p0, plan.vector_u);
@@ -191,8 +193,8 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
 
     // ---- C B^T: tokens 16 ti on and those before them, 16 tj on ----------------------------------------------------------------
     float cb[2][4] = {};
-    const index items = units * plan.state_strips;
-    for (index strip = 0; strip < plan.state_strips; ++strip) {
+    const int items = units * state_strips;
+    for (int strip = 0; strip < state_strips; ++strip) {
         if (strip > 0) __syncthreads();
         load_maps(strip);
         commit_copies();
@@ -202,7 +204,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
             leave_out_padding();
             __syncthreads();
         }
-        if (strip + 1 == plan.state_strips && plan.stages == 2) load_unit(0, 0);
+        if (strip + 1 == state_strips && plan.stages == 2) load_unit(0, 0);
         if (tj > ti) continue;
 #pragma unroll 4
         for (int k = 0; k < N; k += depth) {
@@ -242,7 +244,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
         }
     };
     /// dB and dC of the block's units, or of a strip of states of its unit.
-    const auto finish_maps = [&](index strip, const ssd_backward_steps& now) {
+    const auto finish_maps = [&](int strip, const ssd_backward_steps& now) {
         __syncthreads();  // all are done with M
         if (tj <= ti) {
 #pragma unroll
@@ -290,19 +292,19 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
             }
         }
     };
-    const auto add_up = [&](index item) {  // of the last strip of a unit
-        const index unit = first_unit + item / plan.state_strips;
+    const auto add_up = [&](int item) {  // of the last strip of a unit
+        const index unit = first_unit + item / state_strips;
         ssd_add_up(all_sums[item % 2], plan.dsteps + (slot * plan.units + unit) * ssd_piece, plan.dD + unit * ssd_piece * plan.slots + slot,
                    plan.slots, lane);
     };
-    const auto last_strip = [&](index item) { return item % plan.state_strips == plan.state_strips - 1; };
+    const auto last_strip = [&](int item) { return item % state_strips == state_strips - 1; };
 
-    for (index item = 0; item < items; ++item) {
-        const int stage = plan.stages == 2 ? static_cast<int>(item % 2) : 0;
-        const index strip = item % plan.state_strips, unit = first_unit + item / plan.state_strips;
-        const index head = unit / plan.strips, p0 = unit % plan.strips * ssd_piece;
-        if (several || plan.stages == 1) __syncthreads();  // all are done with what lies there
-        if (several) {
+    for (int item = 0; item < items; ++item) {
+        const int stage = plan.stages == 2 ? item % 2 : 0;
+        const int strip = item % state_strips, unit = first_unit + item / state_strips;
+        const int head = unit / strips, p0 = unit % strips * ssd_piece;
+        if (Several || plan.stages == 1) __syncthreads();  // all are done with what lies there
+        if (Several) {
             load_maps(strip);
             commit_copies();
         }
@@ -325,7 +327,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
                     cell = narrowed<element>(ssd_gated(f, b, token(t), head, p0 + c, widened(cell)));
                 }
             }
-            if (several && packed) leave_out_padding();
+            if (Several && packed) leave_out_padding();
             __syncthreads();
         }
 
@@ -447,27 +449,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
         }
         __syncthreads();  // M is there
 
-        // ---- w, and y for the gate's gradient -----------------------------------------------------------------------------------
-        if (strip == 0) {
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-#pragma unroll
-                for (int c = 0; c < 4; ++c) w[h][c] = p[h][c] = 0;
-            }
-            for (int k = 16 * ti; k < ssd_piece; k += depth) {
-                products::multiply(w[0], w[1], products::left_columns(M, x_row, 16 * ti, k, lane),
-                                   products::right_columns(dp, x_row, 16 * tj, k, lane));
-            }
-            if (has_nan(w)) exactly(w, 16 * tj, dp, x_row, true, now, false);
-            if (gate_gradient) {
-                for (int k = 0; k < 16 * ti + 16; k += depth) {
-                    const left_operand x = products::map(products::left_rows(M, x_row, 16 * ti, k, lane), lane,
-                                                         [&](float m, int at_k) { return m * now.step[k + at_k]; });
-                    products::multiply(p[0], p[1], x, products::right_columns(u, x_row, 16 * tj, k, lane));
-                }
-                if (has_nan(p)) exactly(p, 16 * tj, u, x_row, false, now, true);
-            }
-        }
+        // ---- y for the gate's gradient, and w: tokens 16 ti on, channels 16 tj on -------------------------------------------------
         const auto through_state = [&](float (&to)[2][4], const element* map, const element* h, const float* decays) {
             float s[2][4] = {};
 #pragma unroll 4
@@ -484,57 +466,90 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
                 }
             }
         };
-        if (to_state) through_state(w, B, R, now.tail);
-        if (from_state && gate_gradient) through_state(p, C, S, now.in);
-
-        if (last_strip(item)) {
-            float direct[2] = {0, 0}, dD[2][2] = {};
+        /// Calls take(n, r, channel, inputs, gradients of the outputs, skips) for each pair of neighbours that a lane has.
+        const auto each_pair = [&](auto&& take) {
 #pragma unroll
             for (int n = 0; n < 2; ++n) {
-                const index channel = p0 + 16 * tj + 8 * n + pair;
-                float skip[2] = {0, 0};
-#pragma unroll
-                for (int c = 0; c < 2; ++c) {
-                    if (f.D.data() && channel + c < headdim) skip[c] = f.D(head, channel + c);
-                }
+                const int channel = p0 + 16 * tj + 8 * n + pair;
+                float2 skip = make_float2(0, 0);
+                if (f.D.data() && channel < headdim) skip.x = f.D(head, channel);
+                if (f.D.data() && channel + 1 < headdim) skip.y = f.D(head, channel + 1);
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    const float2 in = ssd_two(u + row[r] * x_row + 16 * tj + 8 * n + pair);
-                    const float2 dout = ssd_two(dp + row[r] * x_row + 16 * tj + 8 * n + pair);
-                    const float ins[2] = {in.x, in.y}, douts[2] = {dout.x, dout.y}, step = now.step[row[r]];
-                    const bool there = row[r] < left, real = now.sequence[row[r]] >= 0;
-                    const index t = there ? token(row[r]) : t0;
-                    float du[2];
+                    const int cell = row[r] * x_row + 16 * tj + 8 * n + pair;
+                    take(n, r, channel, ssd_two(u + cell), ssd_two(dp + cell), skip);
+                }
+            }
+        };
+        if (gate_gradient) {
+            if (!Several || strip == 0) {
+#pragma unroll
+                for (int c = 0; c < 8; ++c) p[c / 4][c % 4] = 0;
+                for (int k = 0; k < 16 * ti + 16; k += depth) {
+                    const left_operand x = products::map(products::left_rows(M, x_row, 16 * ti, k, lane), lane,
+                                                         [&](float m, int at_k) { return m * now.step[k + at_k]; });
+                    products::multiply(p[0], p[1], x, products::right_columns(u, x_row, 16 * tj, k, lane));
+                }
+                if (has_nan(p)) exactly(p, 16 * tj, u, x_row, false, now, true);
+            }
+            if (from_state) through_state(p, C, S, now.in);
+            if (last_strip(item)) {
+                each_pair([&](int n, int r, int channel, float2 in, float2, float2 skip) {
+                    if (row[r] >= left) return;
+                    const index t = token(row[r]);
 #pragma unroll
                     for (int c = 0; c < 2; ++c) {
-                        const float one = w[n][2 * r + c];
-                        if (real) {
-                            direct[r] = fmaf(ins[c], one, direct[r]);
-                            dD[n][c] = fmaf(ins[c], douts[c], dD[n][c]);
-                        }
-                        du[c] = step * one;
-                        if (f.D.data()) du[c] = fmaf(skip[c], douts[c], du[c]);
-                        if (!real) du[c] = 0;
-                        if (!there || channel + c >= headdim) continue;
-                        if (a.du.data() && !plan.pairs_du) a.du(b, t, head, channel + c) = narrowed<T>(du[c]);
-                        if (!gate_gradient) continue;
+                        if (channel + c >= headdim) continue;
                         float dz = 0;
-                        if (real) {
+                        if (now.sequence[row[r]] >= 0) {
                             const float z = widened(f.z(b, t, head, channel + c)), dy = widened(a.dy(b, t, head, channel + c));
-                            const float y = f.D.data() ? fmaf(skip[c], ins[c], p[n][2 * r + c]) : p[n][2 * r + c];
+                            float y = p[n][2 * r + c];
+                            if (f.D.data()) y = fmaf(c == 0 ? skip.x : skip.y, c == 0 ? in.x : in.y, y);
                             const float sigmoid = __fdividef(1.0f, 1.0f + exp2_fast(-fmaxf(z, -87.0f) * log2_e));
                             dz = dy * y * (sigmoid * fmaf(z, 1.0f - sigmoid, 1.0f));
                         }
                         a.dz(b, t, head, channel + c) = narrowed<T>(dz);
                     }
-                    if (plan.pairs_du && there && channel < headdim) {
-                        struct alignas(2 * sizeof(T)) two {
-                            T v[2];
-                        };
-                        *reinterpret_cast<two*>(a.du.pointer(b, t, head, channel)) = {{narrowed<T>(du[0]), narrowed<T>(du[1])}};
-                    }
-                }
+                });
             }
+        }
+        if (!Several || strip == 0) {
+#pragma unroll
+            for (int c = 0; c < 8; ++c) w[c / 4][c % 4] = 0;
+            for (int k = 16 * ti; k < ssd_piece; k += depth) {
+                products::multiply(w[0], w[1], products::left_columns(M, x_row, 16 * ti, k, lane),
+                                   products::right_columns(dp, x_row, 16 * tj, k, lane));
+            }
+            if (has_nan(w)) exactly(w, 16 * tj, dp, x_row, true, now, false);
+        }
+        if (to_state) through_state(w, B, R, now.tail);
+
+        if (last_strip(item)) {
+            float direct[2] = {0, 0}, dD[2][2] = {};
+            each_pair([&](int n, int r, int channel, float2 in, float2 dout, float2 skip) {
+                const bool real = now.sequence[row[r]] >= 0;
+                const float w0 = w[n][2 * r], w1 = w[n][2 * r + 1], step = now.step[row[r]];
+                float du[2] = {step * w0, step * w1};
+                if (f.D.data()) du[0] = fmaf(skip.x, dout.x, du[0]), du[1] = fmaf(skip.y, dout.y, du[1]);
+                if (real) {
+                    direct[r] = fmaf(in.x, w0, fmaf(in.y, w1, direct[r]));
+                    dD[n][0] = fmaf(in.x, dout.x, dD[n][0]);
+                    dD[n][1] = fmaf(in.y, dout.y, dD[n][1]);
+                } else {
+                    du[0] = du[1] = 0;
+                }
+                if (!a.du.data() || row[r] >= left || channel >= headdim) return;
+                const index t = token(row[r]);
+                if (plan.pairs_du) {
+                    struct alignas(2 * sizeof(T)) two {
+                        T v[2];
+                    };
+                    *reinterpret_cast<two*>(a.du.pointer(b, t, head, channel)) = {{narrowed<T>(du[0]), narrowed<T>(du[1])}};
+                } else {
+                    a.du(b, t, head, channel) = narrowed<T>(du[0]);
+                    if (channel + 1 < headdim) a.du(b, t, head, channel + 1) = narrowed<T>(du[1]);
+                }
+            });
             across = ssd_warp_sum(across);
             if (lane == 0) sums.across[warp] = across;
             if (threadIdx.x == 0) sums.through = now.through;
@@ -560,7 +575,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
                 }
             }
         }
-        if (several) {
+        if (Several) {
             finish_maps(strip, now);
 #pragma unroll
             for (int n = 0; n < 2 * column_tiles; ++n) {
@@ -569,7 +584,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
             }
         }
     }
-    if (!several) finish_maps(0, all_steps[plan.stages == 2 ? (items - 1) % 2 : 0]);
+    if (!Several) finish_maps(0, all_steps[plan.stages == 2 ? (items - 1) % 2 : 0]);
     __syncthreads();
     if (warp == 3) add_up(items - 1);
 }

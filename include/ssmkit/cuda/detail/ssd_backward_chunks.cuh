@@ -339,18 +339,41 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
                 products::multiply(g[0], g[1], products::left_rows(dp, x_row, 16 * ti, k, lane),
                                    products::right_rows(u, x_row, 16 * tj, k, lane));
             }
+            const float high[2] = {now.high[row[0]], now.high[row[1]]}, low[2] = {now.low[row[0]], now.low[row[1]]};
+            const int of[2] = {now.sequence[row[0]], now.sequence[row[1]]};
+            float decay[2][4], step[2][2];  // without a branch: each would wait for the loads before it
+            unsigned reaching = 0;
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const int j = 16 * tj + 8 * h + pair;
+                const float2 highs = *reinterpret_cast<const float2*>(now.high + j), lows = *reinterpret_cast<const float2*>(now.low + j);
+                const float2 both = *reinterpret_cast<const float2*>(now.step + j);
+                const int2 sequence = *reinterpret_cast<const int2*>(now.sequence + j);
+                step[h][0] = both.x, step[h][1] = both.y;
+#pragma unroll
+                for (int c = 0; c < 4; ++c) {
+                    const int r = c / 2, that = c % 2 ? sequence.y : sequence.x;
+                    const bool reaches = (j + c % 2 <= row[r]) & (of[r] >= 0) & (of[r] == that);
+                    reaching |= static_cast<unsigned>(reaches) << (4 * h + c);
+                    decay[h][c] = exp2_fast((high[r] - (c % 2 ? highs.y : highs.x)) + (low[r] - (c % 2 ? lows.y : lows.x)));
+                }
+            }
+            if (now.odd) {
+#pragma unroll
+                for (int c = 0; c < 8; ++c) {
+                    const int j = 16 * tj + 8 * (c / 4) + pair + c % 2;
+                    if (now.crossed[row[c % 4 / 2]] != now.crossed[j]) decay[c / 4][c % 4] = __uint_as_float(0x7fffffffu);
+                }
+            }
             float q[2][4];
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 float m[4];
 #pragma unroll
                 for (int c = 0; c < 4; ++c) {
-                    const int i = row[c / 2], j = 16 * tj + 8 * h + pair + c % 2;
-                    const bool reaches = j <= i && (!now.cut || (now.sequence[i] >= 0 && now.sequence[i] == now.sequence[j]));
-                    float decay = exp2_fast((now.high[i] - now.high[j]) + (now.low[i] - now.low[j]));
-                    if (now.odd && now.crossed[i] != now.crossed[j]) decay = __uint_as_float(0x7fffffffu);
-                    const float one = reaches ? decay * now.step[j] * g[h][c] : 0.0f;
-                    m[c] = reaches ? decay * cb[h][c] : 0.0f;
+                    const bool reaches = reaching >> (4 * h + c) & 1;
+                    const float one = reaches ? decay[h][c] * step[h][c % 2] * g[h][c] : 0.0f;
+                    m[c] = reaches ? decay[h][c] * cb[h][c] : 0.0f;
                     F[h][c] += one;
                     q[h][c] = reaches ? one * cb[h][c] : 0.0f;
                 }

@@ -54,21 +54,24 @@ __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_str
                                          index columns, bool vectors)
 {
     if (vectors) {
-        constexpr int per = 16 / sizeof(T), across = Columns / per;
-#pragma unroll 4
-        for (int i = threadIdx.x; i < ssd_piece * across; i += Threads) {
-            const int row = i / across, column = i % across * per;
-            const bool there = row < tokens && column < columns;
-            const T* const at = there ? from + row * token_stride + column : from;
+        constexpr int per = 16 / sizeof(T), across = Columns / per, rows = Threads / across;  // a thread's column stays
+        static_assert(Threads % across == 0 && ssd_piece % rows == 0);
+        const int first = threadIdx.x / across, column = threadIdx.x % across * per;
+        const index mine = column < columns ? tokens : 0;
+        const T* at = from + first * token_stride + column;
+#pragma unroll
+        for (int row = 0; row < ssd_piece; row += rows, at += rows * token_stride) {
+            const bool there = row + first < mine;
+            E* const to = tile + (row + first) * Row + column;
             if constexpr (std::is_same_v<E, T>) {
-                copy_async(tile + row * Row + column, at, there);
+                copy_async(to, there ? at : from, there);
             } else {
                 struct alignas(16) pack {
                     T v[per];
                 } in{};
                 if (there) in = *reinterpret_cast<const pack*>(at);
 #pragma unroll
-                for (int k = 0; k < per; ++k) tile[row * Row + column + k] = widened(in.v[k]);
+                for (int k = 0; k < per; ++k) to[k] = widened(in.v[k]);
             }
         }
         return;
@@ -275,37 +278,46 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
         if (warp == 0 && more) fetch(first + ssd_piece);
 
         if constexpr (!Summary) {  // C B^T, 16 tokens a warp, those before them; decayed
-            float g[8][4];
+            const auto pairs = [&]<int Last>(std::integral_constant<int, Last>) {  // a warp's number, as one that loops can be unrolled by
+                float g[2 * Last + 2][4] = {};
+#pragma unroll 4
+                for (int k = 0; k < State; k += depth) {
+                    const left_operand x = products::left_rows(C, tiles::C_row, 16 * Last, k, lane);
 #pragma unroll
-            for (int j = 0; j < 8; ++j) {
-#pragma unroll
-                for (int c = 0; c < 4; ++c) g[j][c] = 0;
-            }
-#pragma unroll 2
-            for (int k = 0; k < State; k += depth) {
-                const left_operand x = products::left_rows(C, tiles::C_row, 16 * warp, k, lane);
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if (j > warp) break;
-                    products::multiply(g[2 * j], g[2 * j + 1], x, products::right_rows(B, tiles::B_row, 16 * j, k, lane));
+                    for (int j = 0; j <= Last; ++j) {
+                        products::multiply(g[2 * j], g[2 * j + 1], x, products::right_rows(B, tiles::B_row, 16 * j, k, lane));
+                    }
                 }
-            }
-            const int row[2] = {16 * warp + own, 16 * warp + own + 8};
-            const float high[2] = {now.high[row[0]], now.high[row[1]]}, low[2] = {now.low[row[0]], now.low[row[1]]};
-            const int of[2] = {now.sequence[row[0]], now.sequence[row[1]]};
+                const int row[2] = {16 * Last + own, 16 * Last + own + 8};
+                const float high[2] = {now.high[row[0]], now.high[row[1]]}, low[2] = {now.low[row[0]], now.low[row[1]]};
+                const int of[2] = {now.sequence[row[0]], now.sequence[row[1]]};
 #pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                if (j / 2 > warp) break;
-                float m[4];
+                for (int j = 0; j < 2 * Last + 2; ++j) {
+                    const int from = 8 * j + pair;
+                    const float2 highs = *reinterpret_cast<const float2*>(now.high + from);
+                    const float2 lows = *reinterpret_cast<const float2*>(now.low + from);
+                    const float2 step = *reinterpret_cast<const float2*>(now.step + from);
+                    const int2 sequence = *reinterpret_cast<const int2*>(now.sequence + from);
+                    float m[4];
 #pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                    const int i = row[c / 2], from = 8 * j + pair + c % 2;
-                    const bool reaches = from <= i && (!packed || (of[c / 2] >= 0 && of[c / 2] == now.sequence[from]));
-                    const float decay = exp2_fast((high[c / 2] - now.high[from]) + (low[c / 2] - now.low[from]));
-                    m[c] = reaches ? g[j][c] * (decay * now.step[from]) : 0.0f;
+                    for (int c = 0; c < 4; ++c) {  // without a branch: each would wait for the loads before it
+                        const int r = c / 2, that = c % 2 ? sequence.y : sequence.x;
+                        const bool reaches = (from + c % 2 <= row[r]) & (of[r] >= 0) & (of[r] == that);
+                        const float decay = exp2_fast((high[r] - (c % 2 ? highs.y : highs.x)) + (low[r] - (c % 2 ? lows.y : lows.x)));
+                        m[c] = reaches ? g[j][c] * (decay * (c % 2 ? step.y : step.x)) : 0.0f;
+                    }
+                    products::store_two(M + row[0] * tiles::M_row + from, m[0], m[1]);
+                    products::store_two(M + row[1] * tiles::M_row + from, m[2], m[3]);
                 }
-                products::store_two(M + row[0] * tiles::M_row + 8 * j + pair, m[0], m[1]);
-                products::store_two(M + row[1] * tiles::M_row + 8 * j + pair, m[2], m[3]);
+            };
+            if (warp == 0) {
+                pairs(std::integral_constant<int, 0>{});
+            } else if (warp == 1) {
+                pairs(std::integral_constant<int, 1>{});
+            } else if (warp == 2) {
+                pairs(std::integral_constant<int, 2>{});
+            } else {
+                pairs(std::integral_constant<int, 3>{});
             }
         }
         if (warp == 0 && more) {  // which has the fewest products above

@@ -18,17 +18,17 @@ worst_error compared(const ssd_backward_problem<T>& p)
     if constexpr (!std::is_same_v<T, bfloat16>) {
         return worst_of_budget(p, expected);
     } else {
-        constexpr double rounded = 2e-2;
+        constexpr double rounded = 2e-2, cancelled = 6e-2;  // a few heads' sums over all tokens, of both signs, may all come out small
         worst_error worst;
         worst.add("du", relative_error(p.du, expected.du) / rounded);
         worst.add("ddelta", relative_error(p.ddelta, expected.ddelta) / rounded);
         worst.add("dz", relative_error(p.dz, expected.dz) / rounded);
-        worst.add("dA", relative_error(p.dA, expected.dA) / rounded);
+        worst.add("dA", relative_error(p.dA, expected.dA) / cancelled);
         worst.add("dB", relative_error(p.dB, expected.dB) / rounded);
         worst.add("dC", relative_error(p.dC, expected.dC) / rounded);
         worst.add("dD", relative_error(p.dD, expected.dD) / rounded);
         worst.add("tied dD", relative_error(p.dtied_D, expected.dtied_D) / rounded);
-        worst.add("ddelta_bias", relative_error(p.ddelta_bias, expected.ddelta_bias) / rounded);
+        worst.add("ddelta_bias", relative_error(p.ddelta_bias, expected.ddelta_bias) / cancelled);
         worst.add("dinitial_state", relative_error(p.dinitial_state, expected.dinitial_state) / rounded);
         return worst;
     }

@@ -212,6 +212,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
             const view<float, 4> first(const_cast<float*>(a.initial_state.data()), a.initial_state.extents(), a.initial_state.strides());
             each_state(first, [](const float& from, float& to) { to = from; });
         }
+#pragma unroll 2  // the next one's states come while this one's are added: nothing else needs registers yet
         for (index k = 0; k < segment; ++k) {
             const float decay = plan.decays[summary + k];
             const float4* const part = reinterpret_cast<const float4*>(plan.summaries) +

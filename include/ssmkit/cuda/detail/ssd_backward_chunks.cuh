@@ -294,7 +294,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
     };
     const auto add_up = [&](int item) {  // of the last strip of a unit
         const index unit = first_unit + item / state_strips;
-        ssd_add_up(all_sums[item % 2], plan.dsteps + (slot * plan.units + unit) * ssd_piece, plan.dD + unit * ssd_piece * plan.slots + slot,
+        ssd_add_up(all_sums[item / state_strips % 2], plan.dsteps + (slot * plan.units + unit) * ssd_piece, plan.dD + unit * ssd_piece * plan.slots + slot,
                    plan.slots, lane);
     };
     const auto last_strip = [&](int item) { return item % state_strips == state_strips - 1; };
@@ -315,7 +315,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
         element *const u = stages + stage * tiles::stage + tiles::u_at, *const dp = stages + stage * tiles::stage + tiles::dp_at;
         const element *const S = u + tiles::S_at, *const R = u + tiles::R_at;
         const ssd_backward_steps& now = all_steps[stage];
-        ssd_gradient_sums& sums = all_sums[item % 2];
+        ssd_gradient_sums& sums = all_sums[item / state_strips % 2];
         if (warp == 3 && item > 0 && last_strip(item - 1)) add_up(item - 1);  // it has no pairs below
         if (gated || packed) {
             for (int i = threadIdx.x; i < ssd_piece * ssd_piece; i += threads) {

@@ -12,6 +12,12 @@ namespace ssmkit::cuda::detail {
 inline constexpr int ssd_piece = 64;     // tokens a chunk, and channels a block: 16 for each of its four warps
 inline constexpr int ssd_threads = 128;
 
+/// Blocks a multiprocessor is to hold: two, whose next tokens come while they work, or three with a bfloat16 state of at most 128 if
+/// ssd_narrow_blocks says so, which then wait for theirs (not measured yet; there are registers for three).
+inline constexpr int ssd_narrow_blocks = 2;
+template <class T, int State>
+inline constexpr int ssd_resident = State > 128 ? 1 : std::is_same_v<T, bfloat16> ? ssd_narrow_blocks : 2;
+
 /// How a call is laid over blocks. Where heads are too few for the device, sequences are cut into segments: their states from zero
 /// are found by a first launch, and each block of the second one joins those before it.
 struct ssd_plan {
@@ -42,7 +48,7 @@ struct ssd_tiles {
     static constexpr bool narrow = sizeof(element) == 2;
     static constexpr int u_row = ssd_piece + (narrow ? 8 : 4), B_row = State + (narrow ? 8 : 4), C_row = State + 8;
     static constexpr int M_row = ssd_piece + 8;
-    static constexpr int stages = narrow ? 2 : 1;  // two blocks fit into a multiprocessor's memory either way
+    static constexpr int stages = narrow && ssd_resident<T, State> <= 2 ? 2 : 1;  // so many blocks fit into a multiprocessor's memory
     static constexpr int C_at = ssd_piece * (u_row + B_row), stage = C_at + (Summary ? 0 : ssd_piece * C_row);
     static constexpr int M_at = stages * stage, elements = M_at + (Summary ? 0 : ssd_piece * M_row);
     static constexpr int bytes = elements * static_cast<int>(sizeof(element)) + 2 * static_cast<int>(sizeof(ssd_steps));
@@ -165,7 +171,7 @@ __device__ __forceinline__ void ssd_prepare(const ssd_args<T>& a, ssd_steps& to,
 /// What bounds it is shared memory, from which every warp reads B, C and the mixing matrix; traffic with memory is u and y.
 /// bfloat16: u and the mixing matrix, rounded, are what the tensor cores multiply, and the states where outputs are made from them.
 template <class T, int State, bool Summary>
-__global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
+__global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
     ssd_chunks_kernel(const __grid_constant__ ssd_args<T> a, const __grid_constant__ ssd_plan plan)
 {
     using products = ssd_products<T>;
@@ -325,9 +331,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
             ssd_prepare(a, steps[half ^ 1], raw, id, end - first - ssd_piece, rate, bias, current, total, lane);
         }
 
-        left_operand x[token_terms];
-#pragma unroll
-        for (int k = 0; k < token_terms; ++k) x[k] = products::left_columns(u, tiles::u_row, 16 * warp, k * depth, lane);
+        const auto inputs = [&](int k) { return products::left_columns(u, tiles::u_row, 16 * warp, k * depth, lane); };
         float y[8][4];
         bool clean = false;
         if constexpr (!Summary) {
@@ -359,7 +363,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
                 if (!clean) __syncthreads();  // M is there
 #pragma unroll
                 for (int k = 0; k < token_terms; ++k) {
-                    left_operand s = x[k];
+                    left_operand s = inputs(k);
                     if (clean) s = products::map(s, lane, [](float v, int) { return finite_or_zero(v); });
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
@@ -390,7 +394,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
         }
 #pragma unroll
         for (int k = 0; k < token_terms; ++k) {
-            const left_operand s = products::map(x[k], lane, [&](float v, int at) { return weighted(v, now.out[k * depth + at]); });
+            const left_operand s = products::map(inputs(k), lane, [&](float v, int at) { return weighted(v, now.out[k * depth + at]); });
 #pragma unroll
             for (int n = 0; n < state_tiles / 2; ++n) {
                 products::multiply(h[2 * n], h[2 * n + 1], s, products::right_columns(B, tiles::B_row, 16 * n, k * depth, lane));

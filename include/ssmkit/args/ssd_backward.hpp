@@ -62,15 +62,14 @@ view<T, 2> summed_over_head(const view<T, 1>& gradient, index headdim)
     return {gradient.data(), {gradient.extent(0), headdim}, {gradient.stride(0), 0}};
 }
 
-/// Throws shape_error, naming the argument, unless the shapes fit, the limits are in order and no output overlaps an input or
-/// another output. Values are trusted, except for cu_seqlens.
+namespace detail {
+
+/// Everything that check(ssd_backward_args) promises, for arrays of either kind of memory.
 template <class T>
-void check(const ssd_backward_args<T>& a)
+void check_ssd_backward(const char* op, const ssd_backward_args<T>& a, memory where = memory::host)
 {
-    using namespace detail;
-    constexpr const char* op = "ssd_backward";
     const ssd_args<T>& f = a.forward;
-    check_ssd_inputs(op, f);
+    check_ssd_inputs(op, f, where);
     const axis batch{"batch", f.u.extent(0)}, length{"length", f.u.extent(1)};
     const axis nheads{"nheads", f.u.extent(2)}, headdim{"headdim", f.u.extent(3)};
     const axis groups{"ngroups", f.B.extent(2)}, state{"state", f.B.extent(3)}, sequences{"sequences", ssd_sequence_count(f)};
@@ -105,6 +104,16 @@ void check(const ssd_backward_args<T>& a)
         named("seq_idx", f.seq_idx), named("cu_seqlens", f.cu_seqlens), named("dy", a.dy),
         named("dfinal_state", a.dfinal_state)};
     require_disjoint(op, outputs, inputs);
+}
+
+}  // namespace detail
+
+/// Throws shape_error, naming the argument, unless the shapes fit, the limits are in order and no output overlaps an input or
+/// another output. Values are trusted, except for cu_seqlens.
+template <class T>
+void check(const ssd_backward_args<T>& a)
+{
+    detail::check_ssd_backward("ssd_backward", a);
 }
 
 }  // namespace ssmkit

@@ -28,7 +28,7 @@ bool ssd_in_chunks(const ssd_args<T>& a)
     return a.form != ssd_form::recurrent && a.B.extent(3) >= 1 && a.B.extent(3) <= 256;
 }
 
-/// Two blocks for each of an H200's 132 multiprocessors, at least two chunks for each. Constants and not the device's own numbers, so
+/// As many blocks as an H200's 132 multiprocessors hold, at least two chunks for each. Constants and not the device's own numbers, so
 /// that results do not depend on it.
 template <class T>
 ssd_plan plan_ssd(const ssd_args<T>& a)
@@ -38,7 +38,7 @@ ssd_plan plan_ssd(const ssd_args<T>& a)
     p.strips = (a.u.extent(3) + 63) / 64;
     const index rows = p.sequences * a.u.extent(2) * p.strips, chunks = ssd_chunk_count(a.u.extent(1), ssd_piece);
     if (rows > 0 && !a.cu_seqlens.data()) {
-        p.segments = std::max<index>(1, std::min({264 / rows, index{64}, (chunks + 1) / 2}));
+        p.segments = std::max<index>(1, std::min({index{132 * ssd_resident<T, 128>} / rows, index{64}, (chunks + 1) / 2}));
     }
     p.segment_chunks = (chunks + p.segments - 1) / p.segments;
     if (p.segments > 1) p.segments = (chunks + p.segment_chunks - 1) / p.segment_chunks;

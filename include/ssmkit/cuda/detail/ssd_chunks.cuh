@@ -12,6 +12,12 @@ namespace ssmkit::cuda::detail {
 inline constexpr int ssd_piece = 64;     // tokens a chunk, and channels a block: 16 for each of its four warps
 inline constexpr int ssd_threads = 128;
 
+/// Blocks a multiprocessor is to hold: two, whose next tokens come while they work, or three with a bfloat16 state of at most 128 if
+/// ssd_narrow_blocks says so, which then wait for theirs (not measured yet; there are registers for three).
+inline constexpr int ssd_narrow_blocks = 2;
+template <class T, int State>
+inline constexpr int ssd_resident = State > 128 ? 1 : std::is_same_v<T, bfloat16> ? ssd_narrow_blocks : 2;
+
 /// How a call is laid over blocks. Where heads are too few for the device, sequences are cut into segments: their states from zero
 /// are found by a first launch, and each block of the second one joins those before it.
 struct ssd_plan {
@@ -42,39 +48,42 @@ struct ssd_tiles {
     static constexpr bool narrow = sizeof(element) == 2;
     static constexpr int u_row = ssd_piece + (narrow ? 8 : 4), B_row = State + (narrow ? 8 : 4), C_row = State + 8;
     static constexpr int M_row = ssd_piece + 8;
-    static constexpr int stages = narrow ? 2 : 1;  // two blocks fit into a multiprocessor's memory either way
+    static constexpr int stages = narrow && ssd_resident<T, State> <= 2 ? 2 : 1;  // so many blocks fit into a multiprocessor's memory
     static constexpr int C_at = ssd_piece * (u_row + B_row), stage = C_at + (Summary ? 0 : ssd_piece * C_row);
     static constexpr int M_at = stages * stage, elements = M_at + (Summary ? 0 : ssd_piece * M_row);
     static constexpr int bytes = elements * static_cast<int>(sizeof(element)) + 2 * static_cast<int>(sizeof(ssd_steps));
 };
 
 /// Brings `tokens` rows of `columns` elements to shared memory, zeros behind them.
-template <int Columns, int Row, class E, class T>
+template <int Columns, int Row, int Threads = ssd_threads, class E, class T>
 __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_stride, index column_stride, index tokens,
                                          index columns, bool vectors)
 {
     if (vectors) {
-        constexpr int per = 16 / sizeof(T), across = Columns / per;
-#pragma unroll 4
-        for (int i = threadIdx.x; i < ssd_piece * across; i += ssd_threads) {
-            const int row = i / across, column = i % across * per;
-            const bool there = row < tokens && column < columns;
-            const T* const at = there ? from + row * token_stride + column : from;
+        constexpr int per = 16 / sizeof(T), across = Columns / per, rows = Threads / across;  // a thread's column stays
+        static_assert(Threads % across == 0 && ssd_piece % rows == 0);
+        const int first = threadIdx.x / across, column = threadIdx.x % across * per;
+        const index mine = column < columns ? tokens : 0;
+        const T* at = from + first * token_stride + column;
+#pragma unroll
+        for (int row = 0; row < ssd_piece; row += rows, at += rows * token_stride) {
+            const bool there = row + first < mine;
+            E* const to = tile + (row + first) * Row + column;
             if constexpr (std::is_same_v<E, T>) {
-                copy_async(tile + row * Row + column, at, there);
+                copy_async(to, there ? at : from, there);
             } else {
                 struct alignas(16) pack {
                     T v[per];
                 } in{};
                 if (there) in = *reinterpret_cast<const pack*>(at);
 #pragma unroll
-                for (int k = 0; k < per; ++k) tile[row * Row + column + k] = widened(in.v[k]);
+                for (int k = 0; k < per; ++k) to[k] = widened(in.v[k]);
             }
         }
         return;
     }
     const bool turned = column_stride != 1 && (token_stride == 1 || token_stride == -1);
-    for (int i = threadIdx.x; i < ssd_piece * Columns; i += ssd_threads) {
+    for (int i = threadIdx.x; i < ssd_piece * Columns; i += Threads) {
         const int row = turned ? i % ssd_piece : i / Columns, column = turned ? i / ssd_piece : i % Columns;
         T x{};
         if (row < tokens && column < columns) x = from[row * token_stride + column * column_stride];
@@ -162,7 +171,7 @@ __device__ __forceinline__ void ssd_prepare(const ssd_args<T>& a, ssd_steps& to,
 /// What bounds it is shared memory, from which every warp reads B, C and the mixing matrix; traffic with memory is u and y.
 /// bfloat16: u and the mixing matrix, rounded, are what the tensor cores multiply, and the states where outputs are made from them.
 template <class T, int State, bool Summary>
-__global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
+__global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
     ssd_chunks_kernel(const __grid_constant__ ssd_args<T> a, const __grid_constant__ ssd_plan plan)
 {
     using products = ssd_products<T>;
@@ -209,6 +218,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
             const view<float, 4> first(const_cast<float*>(a.initial_state.data()), a.initial_state.extents(), a.initial_state.strides());
             each_state(first, [](const float& from, float& to) { to = from; });
         }
+#pragma unroll 2  // the next one's states come while this one's are added: nothing else needs registers yet
         for (index k = 0; k < segment; ++k) {
             const float decay = plan.decays[summary + k];
             const float4* const part = reinterpret_cast<const float4*>(plan.summaries) +
@@ -275,46 +285,53 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
         if (warp == 0 && more) fetch(first + ssd_piece);
 
         if constexpr (!Summary) {  // C B^T, 16 tokens a warp, those before them; decayed
-            float g[8][4];
+            const auto pairs = [&]<int Last>(std::integral_constant<int, Last>) {  // a warp's number, as one that loops can be unrolled by
+                float g[2 * Last + 2][4] = {};
+#pragma unroll 4
+                for (int k = 0; k < State; k += depth) {
+                    const left_operand x = products::left_rows(C, tiles::C_row, 16 * Last, k, lane);
 #pragma unroll
-            for (int j = 0; j < 8; ++j) {
-#pragma unroll
-                for (int c = 0; c < 4; ++c) g[j][c] = 0;
-            }
-#pragma unroll 2
-            for (int k = 0; k < State; k += depth) {
-                const left_operand x = products::left_rows(C, tiles::C_row, 16 * warp, k, lane);
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if (j > warp) break;
-                    products::multiply(g[2 * j], g[2 * j + 1], x, products::right_rows(B, tiles::B_row, 16 * j, k, lane));
+                    for (int j = 0; j <= Last; ++j) {
+                        products::multiply(g[2 * j], g[2 * j + 1], x, products::right_rows(B, tiles::B_row, 16 * j, k, lane));
+                    }
                 }
-            }
-            const int row[2] = {16 * warp + own, 16 * warp + own + 8};
-            const float high[2] = {now.high[row[0]], now.high[row[1]]}, low[2] = {now.low[row[0]], now.low[row[1]]};
-            const int of[2] = {now.sequence[row[0]], now.sequence[row[1]]};
+                const int row[2] = {16 * Last + own, 16 * Last + own + 8};
+                const float high[2] = {now.high[row[0]], now.high[row[1]]}, low[2] = {now.low[row[0]], now.low[row[1]]};
+                const int of[2] = {now.sequence[row[0]], now.sequence[row[1]]};
 #pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                if (j / 2 > warp) break;
-                float m[4];
+                for (int j = 0; j < 2 * Last + 2; ++j) {
+                    const int from = 8 * j + pair;
+                    const float2 highs = *reinterpret_cast<const float2*>(now.high + from);
+                    const float2 lows = *reinterpret_cast<const float2*>(now.low + from);
+                    const float2 step = *reinterpret_cast<const float2*>(now.step + from);
+                    const int2 sequence = *reinterpret_cast<const int2*>(now.sequence + from);
+                    float m[4];
 #pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                    const int i = row[c / 2], from = 8 * j + pair + c % 2;
-                    const bool reaches = from <= i && (!packed || (of[c / 2] >= 0 && of[c / 2] == now.sequence[from]));
-                    const float decay = exp2_fast((high[c / 2] - now.high[from]) + (low[c / 2] - now.low[from]));
-                    m[c] = reaches ? g[j][c] * (decay * now.step[from]) : 0.0f;
+                    for (int c = 0; c < 4; ++c) {  // without a branch: each would wait for the loads before it
+                        const int r = c / 2, that = c % 2 ? sequence.y : sequence.x;
+                        const bool reaches = (from + c % 2 <= row[r]) & (of[r] >= 0) & (of[r] == that);
+                        const float decay = exp2_fast((high[r] - (c % 2 ? highs.y : highs.x)) + (low[r] - (c % 2 ? lows.y : lows.x)));
+                        m[c] = reaches ? g[j][c] * (decay * (c % 2 ? step.y : step.x)) : 0.0f;
+                    }
+                    products::store_two(M + row[0] * tiles::M_row + from, m[0], m[1]);
+                    products::store_two(M + row[1] * tiles::M_row + from, m[2], m[3]);
                 }
-                products::store_two(M + row[0] * tiles::M_row + 8 * j + pair, m[0], m[1]);
-                products::store_two(M + row[1] * tiles::M_row + 8 * j + pair, m[2], m[3]);
+            };
+            if (warp == 0) {
+                pairs(std::integral_constant<int, 0>{});
+            } else if (warp == 1) {
+                pairs(std::integral_constant<int, 1>{});
+            } else if (warp == 2) {
+                pairs(std::integral_constant<int, 2>{});
+            } else {
+                pairs(std::integral_constant<int, 3>{});
             }
         }
         if (warp == 0 && more) {  // which has the fewest products above
             ssd_prepare(a, steps[half ^ 1], raw, id, end - first - ssd_piece, rate, bias, current, total, lane);
         }
 
-        left_operand x[token_terms];
-#pragma unroll
-        for (int k = 0; k < token_terms; ++k) x[k] = products::left_columns(u, tiles::u_row, 16 * warp, k * depth, lane);
+        const auto inputs = [&](int k) { return products::left_columns(u, tiles::u_row, 16 * warp, k * depth, lane); };
         float y[8][4];
         bool clean = false;
         if constexpr (!Summary) {
@@ -346,7 +363,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
                 if (!clean) __syncthreads();  // M is there
 #pragma unroll
                 for (int k = 0; k < token_terms; ++k) {
-                    left_operand s = x[k];
+                    left_operand s = inputs(k);
                     if (clean) s = products::map(s, lane, [](float v, int) { return finite_or_zero(v); });
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
@@ -377,7 +394,7 @@ __global__ void __launch_bounds__(ssd_threads, State <= 128 ? 2 : 1)
         }
 #pragma unroll
         for (int k = 0; k < token_terms; ++k) {
-            const left_operand s = products::map(x[k], lane, [&](float v, int at) { return weighted(v, now.out[k * depth + at]); });
+            const left_operand s = products::map(inputs(k), lane, [&](float v, int at) { return weighted(v, now.out[k * depth + at]); });
 #pragma unroll
             for (int n = 0; n < state_tiles / 2; ++n) {
                 products::multiply(h[2 * n], h[2 * n + 1], s, products::right_columns(B, tiles::B_row, 16 * n, k * depth, lane));

@@ -59,9 +59,9 @@ std::string complaint_of(F&& call)
 /// A tensor filled at random.
 template <class E, std::size_t Rank>
 tensor<E, Rank> random_tensor(random& numbers, const std::array<index, Rank>& extents, const range& r,
-                              layout form = layout::row_major)
+                              layout form = layout::row_major, guard edge = guard::none)
 {
-    tensor<E, Rank> t(extents, form);
+    tensor<E, Rank> t(extents, form, edge);
     t.fill(numbers, r);
     return t;
 }

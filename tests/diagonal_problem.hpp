@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/check.hpp>
 #include <ssmkit/workspace.hpp>
 
+#include "complaint.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -58,18 +58,6 @@ constexpr double kernel_budget = std::is_same_v<T, double> ? 2e-13 : 1e-6;
 /// The same for sums over a sequence and over channels, in which more cancels.
 template <class T>
 constexpr double gradient_budget = std::is_same_v<T, double> ? 1e-12 : 4e-6;
-
-/// What f complains of.
-template <class F>
-std::string complaint_of(F&& f)
-{
-    try {
-        f();
-    } catch (const shape_error& e) {
-        return e.what();
-    }
-    return "";
-}
 
 /// Memory of exactly so many bytes, full of a pattern, before a page without access.
 class poisoned_workspace {

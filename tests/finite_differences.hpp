@@ -5,6 +5,7 @@
 #include <cmath>
 #include <complex>
 
+#include "complaint.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -42,18 +43,6 @@ double inner_product(const tensor<T, Rank>& x, const tensor<T, Rank>& g)
     double sum = 0;
     for_each_index(x.view(), [&](auto... i) { sum += x(i...) * g(i...); });
     return sum;
-}
-
-/// What a call complains of; empty if it does not.
-template <class F>
-std::string complaint_of(F&& call)
-{
-    try {
-        call();
-    } catch (const shape_error& e) {
-        return e.what();
-    }
-    return "";
 }
 
 /// A tensor filled at random.

@@ -17,6 +17,13 @@ namespace parts {
 struct dss_pole {
     std::complex<double> log, gain;
     double origin;
+
+    /// e^{log (l - origin)}, 1 at the origin whatever the pole
+    std::complex<double> power(index l) const
+    {
+        const double at = static_cast<double>(l) - origin;
+        return at == 0 ? 1 : std::exp(log * at);
+    }
 };
 
 inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,
@@ -49,8 +56,7 @@ void dss_kernel(const dss_kernel_args<T>& a)
                 double sum = 0;
                 for (index n = 0; n < a.W.extent(2); ++n) {
                     const parts::dss_pole& p = poles[static_cast<std::size_t>(n)];
-                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin)))
-                               .real();
+                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * p.power(l)).real();
                 }
                 a.K(c, h, l) = static_cast<T>(sum);
             }

@@ -65,7 +65,7 @@ void dss_kernel_backward(const dss_kernel_backward_args<T>& a)
                 complex sum = 0, weighted = 0;
                 for (index l = 0; l < length; ++l) {
                     const double at = static_cast<double>(l) - p.origin;
-                    const complex term = static_cast<double>(a.dK(c, h, l)) * std::conj(std::exp(p.log * at));
+                    const complex term = static_cast<double>(a.dK(c, h, l)) * std::conj(p.power(l));
                     sum += term;
                     weighted += at * term;
                 }

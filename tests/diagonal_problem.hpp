@@ -59,6 +59,10 @@ constexpr double kernel_budget = std::is_same_v<T, double> ? 2e-13 : 1e-6;
 template <class T>
 constexpr double gradient_budget = std::is_same_v<T, double> ? 1e-12 : 4e-6;
 
+/// And for steps, of float states that are rounded once a token.
+template <class T>
+constexpr double step_budget = std::is_same_v<T, double> ? 1e-13 : 4e-6;
+
 /// Memory of exactly so many bytes, full of a pattern, before a page without access.
 class poisoned_workspace {
 public:

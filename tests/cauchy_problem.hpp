@@ -5,6 +5,7 @@
 #include <complex>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <ssmkit/args/cauchy_backward.hpp>
 
@@ -25,6 +26,29 @@ struct cauchy_setup {
                std::to_string(static_cast<int>(inputs)) + " " + std::to_string(static_cast<int>(outputs));
     }
 };
+
+/// Numbers of nodes, poles and terms around those of registers and tiles, and layouts.
+inline std::vector<cauchy_setup> all_cauchy_setups()
+{
+    std::vector<cauchy_setup> all;
+    for (const bool pairs : {false, true}) {
+        for (const bool imaginary : {false, true}) {
+            const cauchy_setup usual{.conjugate_pairs = pairs, .imaginary = imaginary};
+            const auto add = [&](auto&& change) { change(all.emplace_back(usual)); };
+            for (const index n : {0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 130}) {
+                add([&](cauchy_setup& s) { s.length = n; });
+                add([&](cauchy_setup& s) { s.state = n % 40; });
+            }
+            for (const index terms : {0, 1, 3, 4, 5, 9}) add([&](cauchy_setup& s) { s.terms = terms; });
+            add([&](cauchy_setup& s) { s.terms = 5, s.dim = 2, s.length = 2500; });
+            add([&](cauchy_setup& s) { s.dim = 0; });
+        }
+    }
+    for (const layout inputs : all_layouts) {
+        for (const layout outputs : all_layouts) all.push_back({.inputs = inputs, .outputs = outputs});
+    }
+    return all;
+}
 
 template <class T>
 struct cauchy_problem {

@@ -6,9 +6,9 @@
 
 #include <ssmkit/reference/dss_kernel.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
 #include "dss_problem.hpp"
+#include "resource_checks.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -96,24 +96,9 @@ TEMPLATE_TEST_CASE("dss_kernel: a NaN reaches exactly what depends on it", "", f
 
 TEMPLATE_TEST_CASE("dss_kernel: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 6, .state = 19, .length = 1200};
-    const dss_options o{.growing = true};
-    const dss_problem<TestType> one(s, o), several(s, o), reversed(s, o);
-    const auto same = [&](const dss_problem<TestType>& p) { return same_bits(one.K, p.K); };
-    dss_kernel(one.args());
-    dss_kernel(several.args(), pool);
-    CHECK(same(several));
-    dss_kernel(reversed.args(), last_task_first{});
-    CHECK(same(reversed));
-    for (const int pattern : {0xff, 0}) {
-        const dss_problem<TestType> p(s, o);
-        const poisoned_workspace memory(dss_kernel_workspace_size(p.args()), pattern);
-        CHECK(allocations_during([&] { dss_kernel(p.args(), memory); }) == 0);
-        CHECK(same(p));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { dss_kernel(one.args(), workspace(few)); }).find("dss_kernel: workspace has 8 bytes") == 0);
+    check_resources([] { return dss_problem<TestType>({.dim = 6, .state = 19, .length = 1200}, {.growing = true}); }, [](const auto& p, auto&&... how) { dss_kernel(p.args(), how...); },
+                    [](const auto& p) { return dss_kernel_workspace_size(p.args()); },
+                    [](const auto& a, const auto& b) { return same_bits(a.K, b.K); });
 }
 
 TEST_CASE("dss_kernel: names the argument that does not fit")

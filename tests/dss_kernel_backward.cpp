@@ -7,10 +7,10 @@
 #include <ssmkit/reference/dss_kernel.hpp>
 #include <ssmkit/reference/dss_kernel_backward.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
 #include "dss_problem.hpp"
 #include "finite_differences.hpp"
+#include "resource_checks.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -99,24 +99,9 @@ TEMPLATE_TEST_CASE("dss_kernel_backward: a NaN reaches exactly what depends on i
 
 TEMPLATE_TEST_CASE("dss_kernel_backward: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 6, .state = 19, .length = 1200};
-    const dss_options o{.growing = true};
-    const dss_problem<TestType> one(s, o), several(s, o), reversed(s, o);
-    const auto same = [&](const dss_problem<TestType>& p) { return same_bits(one.ddelta, p.ddelta) && same_bits(one.dA, p.dA) && same_bits(one.dW, p.dW); };
-    dss_kernel_backward(one.backward_args());
-    dss_kernel_backward(several.backward_args(), pool);
-    CHECK(same(several));
-    dss_kernel_backward(reversed.backward_args(), last_task_first{});
-    CHECK(same(reversed));
-    for (const int pattern : {0xff, 0}) {
-        const dss_problem<TestType> p(s, o);
-        const poisoned_workspace memory(dss_kernel_backward_workspace_size(p.backward_args()), pattern);
-        CHECK(allocations_during([&] { dss_kernel_backward(p.backward_args(), memory); }) == 0);
-        CHECK(same(p));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { dss_kernel_backward(one.backward_args(), workspace(few)); }).find("dss_kernel_backward: workspace has 8 bytes") == 0);
+    check_resources([] { return dss_problem<TestType>({.dim = 6, .state = 19, .length = 1200}, {.growing = true}); }, [](const auto& p, auto&&... how) { dss_kernel_backward(p.backward_args(), how...); },
+                    [](const auto& p) { return dss_kernel_backward_workspace_size(p.backward_args()); },
+                    [](const auto& a, const auto& b) { return same_bits(a.ddelta, b.ddelta) && same_bits(a.dA, b.dA) && same_bits(a.dW, b.dW); });
 }
 
 TEST_CASE("dss_kernel_backward: gradients that are not asked for change nothing")

@@ -6,9 +6,9 @@
 
 #include <ssmkit/reference/ema_kernel.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
 #include "ema_problem.hpp"
+#include "resource_checks.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -83,22 +83,9 @@ TEST_CASE("ema_kernel: a NaN reaches exactly what depends on it")
 
 TEMPLATE_TEST_CASE("ema_kernel: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 6, .state = 19, .length = 1200};
-    const ema_problem<TestType> one(s), several(s), reversed(s);
-    ema_kernel(one.args());
-    ema_kernel(several.args(), pool);
-    CHECK(same_bits(one.K, several.K));
-    ema_kernel(reversed.args(), last_task_first{});
-    CHECK(same_bits(one.K, reversed.K));
-    for (const int pattern : {0xff, 0}) {
-        const ema_problem<TestType> p(s);
-        const poisoned_workspace memory(ema_kernel_workspace_size(p.args()), pattern);
-        CHECK(allocations_during([&] { ema_kernel(p.args(), memory); }) == 0);
-        CHECK(same_bits(one.K, p.K));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { ema_kernel(one.args(), workspace(few)); }).find("ema_kernel: workspace has 8 bytes") == 0);
+    check_resources([] { return ema_problem<TestType>({.dim = 6, .state = 19, .length = 1200}); }, [](const auto& p, auto&&... how) { ema_kernel(p.args(), how...); },
+                    [](const auto& p) { return ema_kernel_workspace_size(p.args()); },
+                    [](const auto& a, const auto& b) { return same_bits(a.K, b.K); });
 }
 
 TEST_CASE("ema_kernel: names the argument that does not fit")

@@ -5,10 +5,10 @@
 #include <ssmkit/reference/ema_kernel.hpp>
 #include <ssmkit/reference/ema_kernel_backward.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
 #include "ema_problem.hpp"
 #include "finite_differences.hpp"
+#include "resource_checks.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -77,22 +77,9 @@ TEST_CASE("ema_kernel_backward: a NaN reaches exactly what depends on it")
 
 TEMPLATE_TEST_CASE("ema_kernel_backward: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 6, .state = 19, .length = 1200};
-    const ema_problem<TestType> one(s), several(s), reversed(s);
-    ema_kernel_backward(one.backward_args());
-    ema_kernel_backward(several.backward_args(), pool);
-    CHECK(same_gradients(one, several));
-    ema_kernel_backward(reversed.backward_args(), last_task_first{});
-    CHECK(same_gradients(one, reversed));
-    for (const int pattern : {0xff, 0}) {
-        const ema_problem<TestType> p(s);
-        const poisoned_workspace memory(ema_kernel_backward_workspace_size(p.backward_args()), pattern);
-        CHECK(allocations_during([&] { ema_kernel_backward(p.backward_args(), memory); }) == 0);
-        CHECK(same_gradients(one, p));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { ema_kernel_backward(one.backward_args(), workspace(few)); }).find("ema_kernel_backward: workspace") == 0);
+    check_resources([] { return ema_problem<TestType>({.dim = 6, .state = 19, .length = 1200}); }, [](const auto& p, auto&&... how) { ema_kernel_backward(p.backward_args(), how...); },
+                    [](const auto& p) { return ema_kernel_backward_workspace_size(p.backward_args()); },
+                    [](const auto& a, const auto& b) { return same_gradients(a, b); });
 }
 
 TEST_CASE("ema_kernel_backward: gradients that are not asked for change nothing")

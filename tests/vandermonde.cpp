@@ -8,8 +8,8 @@
 
 #include <ssmkit/reference/vandermonde.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
+#include "resource_checks.hpp"
 #include "sparse_memory.hpp"
 #include "vandermonde_problem.hpp"
 
@@ -150,23 +150,9 @@ TEMPLATE_TEST_CASE("vandermonde: a NaN reaches exactly what depends on it", "", 
 
 TEMPLATE_TEST_CASE("vandermonde: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 7, .state = 19, .length = 1200};
-    const vandermonde_problem<TestType> one(s), several(s), reversed(s);
-    const auto same = [&](const vandermonde_problem<TestType>& p) { return same_bits(one.K, p.K); };
-    vandermonde(one.args());
-    vandermonde(several.args(), pool);
-    CHECK(same(several));
-    vandermonde(reversed.args(), last_task_first{});
-    CHECK(same(reversed));
-    for (const int pattern : {0xff, 0x7f, 0}) {
-        const vandermonde_problem<TestType> p(s);
-        const poisoned_workspace memory(vandermonde_workspace_size(p.args()), pattern);
-        CHECK(allocations_during([&] { vandermonde(p.args(), memory); }) == 0);
-        CHECK(same(p));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { vandermonde(one.args(), workspace(few)); }).find("workspace has 8 bytes") != std::string::npos);
+    check_resources([] { return vandermonde_problem<TestType>({.dim = 7, .state = 19, .length = 1200}); }, [](const auto& p, auto&&... how) { vandermonde(p.args(), how...); },
+                    [](const auto& p) { return vandermonde_workspace_size(p.args()); },
+                    [](const auto& a, const auto& b) { return same_bits(a.K, b.K); });
 }
 
 TEST_CASE("vandermonde: offsets beyond 32 bits")

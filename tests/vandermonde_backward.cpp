@@ -5,9 +5,9 @@
 #include <ssmkit/reference/vandermonde.hpp>
 #include <ssmkit/reference/vandermonde_backward.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
 #include "finite_differences.hpp"
+#include "resource_checks.hpp"
 #include "vandermonde_problem.hpp"
 
 namespace ssmkit::testing {
@@ -89,23 +89,9 @@ TEMPLATE_TEST_CASE("vandermonde_backward: a NaN reaches exactly what depends on 
 
 TEMPLATE_TEST_CASE("vandermonde_backward: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 7, .state = 19, .length = 1200};
-    const vandermonde_problem<TestType> one(s), several(s), reversed(s);
-    const auto same = [&](const vandermonde_problem<TestType>& p) { return same_bits(one.dw, p.dw) && same_bits(one.dlog_pole, p.dlog_pole); };
-    vandermonde_backward(one.backward_args());
-    vandermonde_backward(several.backward_args(), pool);
-    CHECK(same(several));
-    vandermonde_backward(reversed.backward_args(), last_task_first{});
-    CHECK(same(reversed));
-    for (const int pattern : {0xff, 0x7f, 0}) {
-        const vandermonde_problem<TestType> p(s);
-        const poisoned_workspace memory(vandermonde_backward_workspace_size(p.backward_args()), pattern);
-        CHECK(allocations_during([&] { vandermonde_backward(p.backward_args(), memory); }) == 0);
-        CHECK(same(p));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { vandermonde_backward(one.backward_args(), workspace(few)); }).find("workspace has 8 bytes") != std::string::npos);
+    check_resources([] { return vandermonde_problem<TestType>({.dim = 7, .state = 19, .length = 1200}); }, [](const auto& p, auto&&... how) { vandermonde_backward(p.backward_args(), how...); },
+                    [](const auto& p) { return vandermonde_backward_workspace_size(p.backward_args()); },
+                    [](const auto& a, const auto& b) { return same_bits(a.dw, b.dw) && same_bits(a.dlog_pole, b.dlog_pole); });
 }
 
 TEST_CASE("vandermonde_backward: gradients that are not asked for change nothing")

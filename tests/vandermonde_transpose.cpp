@@ -8,8 +8,8 @@
 #include <ssmkit/reference/vandermonde.hpp>
 #include <ssmkit/reference/vandermonde_transpose.hpp>
 
-#include "allocation_count.hpp"
 #include "catch.hpp"
+#include "resource_checks.hpp"
 #include "sparse_memory.hpp"
 #include "vandermonde_problem.hpp"
 
@@ -114,23 +114,9 @@ TEMPLATE_TEST_CASE("vandermonde_transpose: a NaN reaches exactly what depends on
 
 TEMPLATE_TEST_CASE("vandermonde_transpose: neither threads nor the workspace's content change a bit", "", float, double)
 {
-    threads pool(3);
-    const diagonal_setup s{.dim = 7, .state = 19, .length = 1200};
-    const vandermonde_problem<TestType> one(s), several(s), reversed(s);
-    const auto same = [&](const vandermonde_problem<TestType>& p) { return same_bits(one.sum, p.sum) && same_bits(one.weighted, p.weighted); };
-    vandermonde_transpose(one.transpose_args());
-    vandermonde_transpose(several.transpose_args(), pool);
-    CHECK(same(several));
-    vandermonde_transpose(reversed.transpose_args(), last_task_first{});
-    CHECK(same(reversed));
-    for (const int pattern : {0xff, 0x7f, 0}) {
-        const vandermonde_problem<TestType> p(s);
-        const poisoned_workspace memory(vandermonde_transpose_workspace_size(p.transpose_args()), pattern);
-        CHECK(allocations_during([&] { vandermonde_transpose(p.transpose_args(), memory); }) == 0);
-        CHECK(same(p));
-    }
-    std::byte few[8];
-    CHECK(complaint_of([&] { vandermonde_transpose(one.transpose_args(), workspace(few)); }).find("workspace has 8 bytes") != std::string::npos);
+    check_resources([] { return vandermonde_problem<TestType>({.dim = 7, .state = 19, .length = 1200}); }, [](const auto& p, auto&&... how) { vandermonde_transpose(p.transpose_args(), how...); },
+                    [](const auto& p) { return vandermonde_transpose_workspace_size(p.transpose_args()); },
+                    [](const auto& a, const auto& b) { return same_bits(a.sum, b.sum) && same_bits(a.weighted, b.weighted); });
 }
 
 TEST_CASE("vandermonde_transpose: sums that are not asked for change nothing")

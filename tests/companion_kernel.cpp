@@ -1,8 +1,11 @@
 #include <ssmkit/companion_kernel.hpp>
 
+#include <cmath>
 #include <complex>
 #include <numbers>
 #include <vector>
+
+#include <ssmkit/reference/companion_kernel.hpp>
 
 #include "catch.hpp"
 #include "finite_differences.hpp"
@@ -15,74 +18,107 @@ struct companion_problem {
     int order;
     tensor<T, 2> a, b, c, K, dK, da, db, dc;
 
-    companion_problem(index kernels, index state, index length, int norm_order, layout form = layout::row_major, double size = 1)
+    companion_problem(index kernels, index state, index length, int norm_order, layout form = layout::row_major, double size = 1,
+                      guard edge = guard::none)
         : order(norm_order)
     {
         random numbers(2);
         const std::array<index, 2> rows{kernels, state}, outputs{kernels, length};
-        a = random_tensor<T, 2>(numbers, rows, {-0.6 * size, 0.6 * size}, form);
-        b = random_tensor<T, 2>(numbers, rows, {-1, 1}, form);
-        c = random_tensor<T, 2>(numbers, rows, {-1, 1}, form);
-        dK = random_tensor<T, 2>(numbers, outputs, {-1, 1}, form);
-        K = tensor<T, 2>(outputs, form), da = tensor<T, 2>(rows, form), db = tensor<T, 2>(rows, form),
-        dc = tensor<T, 2>(rows, form);
+        a = random_tensor<T, 2>(numbers, rows, {-0.6 * size, 0.6 * size}, form, edge);
+        b = random_tensor<T, 2>(numbers, rows, {-1, 1}, form, edge);
+        c = random_tensor<T, 2>(numbers, rows, {-1, 1}, form, edge);
+        dK = random_tensor<T, 2>(numbers, outputs, {-1, 1}, form, edge);
+        K = {outputs, form, edge};
+        for (auto* t : {&da, &db, &dc}) *t = {rows, form, edge};
     }
 
     companion_kernel_args<T> args() const { return {.a = a, .b = b, .c = c, .norm_order = order, .K = K}; }
     companion_kernel_backward_args<T> backward() const { return {.forward = args(), .dK = dK, .da = da, .db = db, .dc = dc}; }
 
-    /// a as it is used, in double.
-    std::vector<double> used(index i) const
+    void run() const
     {
-        const auto norm = [&](index row) {
-            double sum = 0;
-            for (index n = 0; n < a.extent(1); ++n) {
-                const auto x = static_cast<double>(a(row, n));
-                sum += order == 1 ? std::abs(x) : x * x;
-            }
-            return order == 2 ? std::sqrt(sum) : sum;
-        };
-        double mean = 0;
-        for (index row = 0; row < a.extent(0); ++row) mean += norm(row) / static_cast<double>(a.extent(0));
-        std::vector<double> row;
-        for (index n = 0; n < a.extent(1); ++n) row.push_back(static_cast<double>(a(i, n)) / (order && mean > 1e-4 ? norm(i) : 1));
-        return row;
+        companion_kernel(args());
+        companion_kernel_backward(backward());
+    }
+
+    /// f(name, result, other's)
+    template <class F>
+    void for_each_result(const companion_problem& o, F&& f) const
+    {
+        f("K", K, o.K), f("da", da, o.da), f("db", db, o.db), f("dc", dc, o.dc);
     }
 };
 
-/// c A^l b with A written out.
 template <class T>
-void compare(const companion_problem<T>& p)
+void compare(index kernels, index state, index length, int order, layout form = layout::row_major, double size = 1,
+             guard edge = guard::none)
 {
-    companion_kernel(p.args());
-    const auto state = static_cast<std::size_t>(p.a.extent(1));
-    for (index i = 0; i < p.a.extent(0); ++i) {
-        const auto a = p.used(i);
-        std::vector<double> x;
-        for (index n = 0; n < p.a.extent(1); ++n) x.push_back(static_cast<double>(p.b(i, n)));
-        for (index l = 0; l < p.K.extent(1); ++l) {
-            double sum = 0;
-            for (std::size_t n = 0; n < state; ++n) sum += static_cast<double>(p.c(i, static_cast<index>(n))) * x[n];
-            CHECK(std::abs(static_cast<double>(p.K(i, l)) - sum) <= (std::is_same_v<T, float> ? 1e-6 : 1e-13));
-            std::vector<double> next(state);
-            for (std::size_t n = 0; n < state; ++n) {
-                for (std::size_t m = 0; m < state; ++m) next[n] += ((n == m + 1 ? 1 : 0) + (m + 1 == state ? a[n] : 0)) * x[m];
-            }
-            x = next;
-        }
-    }
+    INFO(kernels << " " << state << " " << length << " order " << order << " layout " << static_cast<int>(form));
+    const companion_problem<T> p(kernels, state, length, order, form, size, edge), expected(kernels, state, length, order,
+                                                                                            layout::row_major, size);
+    p.run();
+    reference::companion_kernel(expected.args());
+    reference::companion_kernel_backward(expected.backward());
+    p.for_each_result(expected, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(relative_error(x, wanted) <= (std::is_same_v<T, float> ? 3e-7 : 1e-12));
+        CHECK(x.gaps_untouched());
+    });
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("companion_kernel: the matrix written out, for every norm, size and layout", "", float, double)
+TEST_CASE("companion_kernel: four steps by hand")
+{
+    // â = (1/4, -3/4): x = (1, 0), (0, 1), (1/4, -3/4), (-3/16, 13/16).
+    const double a[] = {1, -3}, b[] = {1, 0}, c[] = {16, 1};
+    double K[4];
+    const companion_kernel_args<double> args{.a = {a, 1, 2}, .b = {b, 1, 2}, .c = {c, 1, 2}, .K = {K, 1, 4}};
+    for (const bool plain : {false, true}) {
+        plain ? reference::companion_kernel(args) : companion_kernel(args);
+        CHECK((K[0] == 16 && K[1] == 1 && K[2] == 3.25 && K[3] == -2.1875));
+    }
+}
+
+TEMPLATE_TEST_CASE("companion_kernel: agrees with the reference, for every norm, size and layout", "", float, double)
 {
     for (const int order : {0, 1, 2}) {
-        for (const layout form : all_layouts) compare(companion_problem<TestType>(3, 5, 8, order, form));
-        for (const index state : {0, 1, 2}) compare(companion_problem<TestType>(2, state, 6, order));
-        for (const index length : {0, 1}) compare(companion_problem<TestType>(2, 3, length, order));
-        compare(companion_problem<TestType>(2, 3, 9, order, layout::row_major, 1e-5));  // too small to be divided
-        compare(companion_problem<TestType>(0, 3, 4, order));
+        for (const layout form : all_layouts) compare<TestType>(3, 5, 8, order, form);
+        for (const guard edge : {guard::below, guard::above}) compare<TestType>(3, 5, 8, order, layout::row_major, 1, edge);
+        for (const index state : {0, 2, 7, 17}) compare<TestType>(2, state, 23, order);
+        if (order == 0) compare<TestType>(2, 1, 23, order);  // of x / |x|, rounding is all the gradient
+        for (const index length : {0, 1, 2}) compare<TestType>(2, 3, length, order);
+        compare<TestType>(2, 3, 9, order, layout::row_major, 1e-5);  // too small to be divided
+        compare<TestType>(0, 3, 4, order);
+    }
+}
+
+TEST_CASE("companion_kernel: neither threads nor what is not asked for change a bit")
+{
+    threads pool(2);
+    const companion_problem<float> p(5, 4, 9, 1), q(5, 4, 9, 1);
+    p.run();
+    companion_kernel(q.args(), pool);
+    companion_kernel_backward(q.backward(), pool);
+    p.for_each_result(q, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(same_bits(x, wanted));
+    });
+    const companion_problem<float> few(5, 4, 9, 1);
+    auto b = few.backward();
+    b.da = {}, b.dc = {};
+    companion_kernel_backward(b);
+    CHECK(same_bits(few.db, p.db));
+}
+
+TEST_CASE("companion_kernel: a NaN stays with its kernel, and reaches what comes after")
+{
+    for (const int order : {0, 1, 2}) {
+        const companion_problem<float> p(3, 4, 9, order);
+        p.a(1, 2) = quiet_nan<float>();
+        p.run();
+        for_each_index(p.K.view(), [&](index i, index l) { CHECK(is_nan(p.K(i, l)) == (i == 1 && l > 0)); });
+        for_each_index(p.db.view(), [&](index i, index n) { CHECK((is_nan(p.db(i, n)) && i != 1) == false); });
     }
 }
 
@@ -92,7 +128,11 @@ TEST_CASE("companion_kernel: the same through SpaceTime's frequencies")
     const index d = 4, L = 11;
     const companion_problem<double> p(1, d, L, 1);
     companion_kernel(p.args());
-    const auto a = p.used(0);
+    std::vector<double> a;
+    for (index n = 0; n < d; ++n) a.push_back(p.a(0, n));
+    double norm = 0;
+    for (const double x : a) norm += std::abs(x);
+    for (double& x : a) x /= norm;
     // c̃ = c (I - A^L), by advancing the rows of A.
     std::vector<double> row, advanced, last(static_cast<std::size_t>(d)), b;
     for (index n = 0; n < d; ++n) {
@@ -158,7 +198,13 @@ TEST_CASE("companion_kernel: names the argument that does not fit")
     a = p.args();
     a.b = a.b.slice(1, 0, 2);
     CHECK(complaint_of([&] { companion_kernel(a); }).find("companion_kernel: b has shape") == 0);
+    a = p.args();
+    a.c = {a.K.data(), a.c.extents()};
+    CHECK(complaint_of([&] { companion_kernel(a); }).find("companion_kernel: K overlaps c") == 0);
     auto b = p.backward();
+    b.da = b.dc;
+    CHECK(complaint_of([&] { companion_kernel_backward(b); }).find("companion_kernel_backward: dc overlaps da") == 0);
+    b = p.backward();
     b.da = b.da.slice(0, 0, 1);
     CHECK(complaint_of([&] { companion_kernel_backward(b); }).find("companion_kernel_backward: da has shape") == 0);
 }

@@ -1,7 +1,6 @@
 #include <ssmkit/companion_rollout.hpp>
 
-#include <cmath>
-#include <vector>
+#include <ssmkit/reference/companion_rollout.hpp>
 
 #include "catch.hpp"
 #include "finite_differences.hpp"
@@ -15,17 +14,19 @@ struct rollout_problem {
     tensor<T, 3> u, y, u_next, y_open, u_next_open, dy, du_next, du;
     tensor<T, 2> a, b, c, k, da, db, dc, dk;
 
-    rollout_problem(index batch, index lag, index horizon, index dim, index state, int norm_order, layout form = layout::row_major)
+    rollout_problem(index batch, index lag, index horizon, index dim, index state, int norm_order, layout form = layout::row_major,
+                    guard edge = guard::none)
         : order(norm_order)
     {
         random numbers(12);
         const std::array<index, 2> rows{dim, state};
-        for (auto* t : {&a, &b, &c, &k}) *t = random_tensor<T, 2>(numbers, rows, {-0.5, 0.5}, form);
-        for (auto* t : {&da, &db, &dc, &dk}) *t = tensor<T, 2>(rows, form);
-        u = random_tensor<T, 3>(numbers, {batch, lag, dim}, {-1, 1}, form);
-        for (auto* t : {&dy, &du_next}) *t = random_tensor<T, 3>(numbers, {batch, horizon, dim}, {-1, 1}, form);
-        for (auto* t : {&y, &u_next}) *t = tensor<T, 3>({batch, horizon, dim}, form);
-        for (auto* t : {&y_open, &u_next_open, &du}) *t = tensor<T, 3>({batch, lag, dim}, form);
+        const std::array<index, 3> past{batch, lag, dim}, future{batch, horizon, dim};
+        for (auto* t : {&a, &b, &c, &k}) *t = random_tensor<T, 2>(numbers, rows, {-0.5, 0.5}, form, edge);
+        for (auto* t : {&da, &db, &dc, &dk}) *t = {rows, form, edge};
+        u = random_tensor<T, 3>(numbers, past, {-1, 1}, form, edge);
+        for (auto* t : {&dy, &du_next}) *t = random_tensor<T, 3>(numbers, future, {-1, 1}, form, edge);
+        for (auto* t : {&y, &u_next}) *t = {future, form, edge};
+        for (auto* t : {&y_open, &u_next_open, &du}) *t = {past, form, edge};
     }
 
     companion_rollout_args<T> args() const
@@ -45,80 +46,120 @@ struct rollout_problem {
     {
         return {.forward = args(), .dy = dy, .du_next = du_next, .du = du, .da = da, .db = db, .dc = dc, .dk = dk};
     }
+
+    void run() const
+    {
+        companion_rollout(args());
+        companion_rollout_backward(backward());
+    }
+
+    /// f(name, result, other's)
+    template <class F>
+    void for_each_result(const rollout_problem& o, F&& f) const
+    {
+        f("y", y, o.y), f("u_next", u_next, o.u_next), f("y_open", y_open, o.y_open);
+        f("u_next_open", u_next_open, o.u_next_open), f("du", du, o.du);
+        f("da", da, o.da), f("db", db, o.db), f("dc", dc, o.dc), f("dk", dk, o.dk);
+    }
 };
 
-/// The equations on matrices.
 template <class T>
-void compare(const rollout_problem<T>& p)
+void compare(const rollout_problem<T>& p, const rollout_problem<T>& expected)
 {
-    using row = std::vector<double>;
-    companion_rollout(p.args());
-    const double budget = std::is_same_v<T, float> ? 2e-6 : 1e-13;
-    const auto state = static_cast<std::size_t>(p.a.extent(1));
-    const auto raw = [&](const tensor<T, 2>& t, index h) {
-        row r;
-        for (index n = 0; n < t.extent(1); ++n) r.push_back(static_cast<double>(t(h, n)));
-        return r;
-    };
-    const auto unit = [&](row r) {
-        double norm = 0;
-        for (const double x : r) norm += p.order == 1 ? std::abs(x) : x * x;
-        for (double& x : r) x /= p.order == 0 ? 1 : p.order == 1 ? norm : std::sqrt(norm);
-        return r;
-    };
-    const auto product = [](const row& x, const row& z) {
-        double sum = 0;
-        for (std::size_t n = 0; n < x.size(); ++n) sum += x[n] * z[n];
-        return sum;
-    };
-    for (index h = 0; h < p.a.extent(0); ++h) {
-        const row a = unit(raw(p.a, h)), b = unit(raw(p.b, h)), c = unit(raw(p.c, h)), k = unit(raw(p.k, h));
-        const auto advance = [&](const row& x, const row& in, double u) {
-            row next(state);
-            for (std::size_t n = 0; n < state; ++n) next[n] = (n ? x[n - 1] : 0) + a[n] * x[state - 1] + in[n] * u;
-            return next;
-        };
-        row open = k;
-        if (p.order == 0) {
-            double count = 0;
-            for (const double x : k) count += x != 0;
-            for (double& x : open) x /= count;
-        }
-        for (index i = 0; i < p.u.extent(0); ++i) {
-            row x(state), z(state);
-            for (index t = 0; t < p.u.extent(1); ++t) {
-                const auto u = static_cast<double>(p.u(i, t, h));
-                x = advance(x, b, u);
-                z = advance(z, raw(p.b, h), u);
-                CHECK(std::abs(static_cast<double>(p.y_open(i, t, h)) - product(c, x)) <= budget);
-                CHECK(std::abs(static_cast<double>(p.u_next_open(i, t, h)) - product(open, x)) <= budget);
-            }
-            for (index j = 0; j < p.y.extent(1); ++j) {
-                CHECK(std::abs(static_cast<double>(p.y(i, j, h)) - product(c, z)) <= budget);
-                CHECK(std::abs(static_cast<double>(p.u_next(i, j, h)) - product(raw(p.k, h), z)) <= budget);
-                z = advance(z, b, product(p.order ? k : b, z));
-            }
-        }
-    }
+    p.run();
+    reference::companion_rollout(expected.args());
+    reference::companion_rollout_backward(expected.backward());
+    p.for_each_result(expected, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(relative_error(x, wanted) <= (std::is_same_v<T, float> ? 3e-7 : 1e-12));
+        CHECK(x.gaps_untouched());
+    });
+}
+
+template <class T>
+void compare(index batch, index lag, index horizon, index dim, index state, int order, layout form = layout::row_major,
+             guard edge = guard::none)
+{
+    INFO(batch << " " << lag << " " << horizon << " " << dim << " " << state << " order " << order << " layout "
+               << static_cast<int>(form));
+    compare(rollout_problem<T>(batch, lag, horizon, dim, state, order, form, edge),
+            rollout_problem<T>(batch, lag, horizon, dim, state, order));
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("companion_rollout: its equations, for every norm and layout", "", float, double)
+TEMPLATE_TEST_CASE("companion_rollout: agrees with the reference, for every norm, size and layout", "", float, double)
 {
     for (const int order : {0, 1, 2}) {
-        for (const layout form : all_layouts) compare(rollout_problem<TestType>(2, 6, 4, 3, 4, order, form));
-        compare(rollout_problem<TestType>(2, 0, 3, 1, 2, order));
-        compare(rollout_problem<TestType>(1, 5, 0, 2, 1, order));
-        compare(rollout_problem<TestType>(0, 5, 2, 2, 3, order));
+        for (const layout form : all_layouts) compare<TestType>(2, 6, 4, 3, 4, order, form);
+        for (const guard edge : {guard::below, guard::above}) compare<TestType>(2, 6, 4, 3, 5, order, layout::row_major, edge);
+        for (const index n : {0, 1, 2, 7}) {
+            compare<TestType>(2, n, 3, 2, 2, order);
+            compare<TestType>(1, 5, n, 2, 3, order);
+            if (n != 1 || order == 0) compare<TestType>(2, 5, 3, 2, n, order);  // of x / |x|, rounding is all the gradient
+        }
+        compare<TestType>(0, 5, 2, 2, 3, order);
+        compare<TestType>(2, 5, 2, 0, 3, order);
     }
+}
+
+TEST_CASE("companion_rollout: a forecast by hand")
+{
+    // a = b̂ = (1, 0)ᵀ, one state element: A = 1, k̂ = 1: the state doubles with every prediction.
+    const double u[] = {1, 2}, a = 5, b = 3, c = 7, k = 2;
+    double y[2], u_next[2], y_open[2], u_next_open[2];
+    const companion_rollout_args<double> args{.u = {u, 1, 2, 1}, .a = {&a, 1, 1}, .b = {&b, 1, 1}, .c = {&c, 1, 1}, .k = {&k, 1, 1},
+                                              .y = {y, 1, 2, 1}, .u_next = {u_next, 1, 2, 1}, .y_open = {y_open, 1, 2, 1},
+                                              .u_next_open = {u_next_open, 1, 2, 1}};
+    for (const bool plain : {false, true}) {
+        plain ? reference::companion_rollout(args) : companion_rollout(args);
+        CHECK((y[0] == 9 && y[1] == 18));             // 3 + 6, by ĉ = 1
+        CHECK((u_next[0] == 18 && u_next[1] == 36));  // by k
+        CHECK((y_open[0] == 1 && y_open[1] == 3));    // all divided
+        CHECK((u_next_open[0] == 1 && u_next_open[1] == 3));
+    }
+}
+
+TEST_CASE("companion_rollout: neither threads nor what is not asked for change a bit")
+{
+    threads pool(2);
+    const rollout_problem<float> p(2, 5, 4, 3, 3, 1), q(2, 5, 4, 3, 3, 1);
+    p.run();
+    companion_rollout(q.args(), pool);
+    companion_rollout_backward(q.backward(), pool);
+    p.for_each_result(q, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(same_bits(x, wanted));
+    });
+    const rollout_problem<float> few(2, 5, 4, 3, 3, 1);
+    auto a = few.args();
+    a.y = {}, a.y_open = {};
+    companion_rollout(a);
+    CHECK((same_bits(few.u_next, p.u_next) && same_bits(few.u_next_open, p.u_next_open)));
+    auto b = few.backward();
+    b.da = {}, b.dk = {}, b.du = {};
+    companion_rollout_backward(b);
+    CHECK((same_bits(few.db, p.db) && same_bits(few.dc, p.dc)));
+}
+
+TEST_CASE("companion_rollout: a NaN stays with its sequence and reaches what comes after")
+{
+    const rollout_problem<float> p(2, 6, 4, 3, 3, 2);
+    p.u(1, 3, 2) = quiet_nan<float>();
+    companion_rollout(p.args());
+    for_each_index(p.y.view(), [&](index b, index t, index h) { CHECK(is_nan(p.y(b, t, h)) == (b == 1 && h == 2)); });
+    for_each_index(p.y_open.view(),
+                   [&](index b, index t, index h) { CHECK(is_nan(p.y_open(b, t, h)) == (b == 1 && h == 2 && t >= 3)); });
 }
 
 TEST_CASE("companion_rollout: with no norm, k is divided by its count of non-zeros in the open loop")
 {
-    rollout_problem<double> p(1, 4, 2, 1, 3, 0);
-    p.k(0, 1) = 0;
-    compare(p);
+    rollout_problem<double> p(1, 4, 2, 1, 3, 0), expected(1, 4, 2, 1, 3, 0), counted(1, 4, 2, 1, 3, 0);
+    p.k(0, 1) = expected.k(0, 1) = 0;
+    compare(p, expected);
+    counted.k(0, 1) = 1e-300;  // as good as zero, but counted
+    companion_rollout(counted.args());
+    for (index t = 0; t < 4; ++t) CHECK(std::abs(1.5 * counted.u_next_open(0, t, 0) - p.u_next_open(0, t, 0)) < 1e-14);
 }
 
 TEST_CASE("companion_rollout_backward: finite differences")
@@ -138,19 +179,18 @@ TEST_CASE("companion_rollout_backward: finite differences")
     }
 }
 
-TEST_CASE("companion_rollout: names the argument that does not fit, threads")
+TEST_CASE("companion_rollout: names the argument that does not fit")
 {
-    threads pool(2);
-    const rollout_problem<float> p(2, 5, 4, 3, 3, 1), q(2, 5, 4, 3, 3, 1);
-    companion_rollout_backward(p.backward());
-    companion_rollout_backward(q.backward(), pool);
-    CHECK((same_bits(p.da, q.da) && same_bits(p.du, q.du)));
+    const rollout_problem<float> p(2, 5, 4, 3, 3, 1);
     auto a = p.args();
     a.u_next = a.u_next.slice(1, 0, 2);
     CHECK(complaint_of([&] { companion_rollout(a); }).find("companion_rollout: u_next has shape") == 0);
     a = p.args();
     a.y_open = a.y_open.slice(1, 0, 2);
     CHECK(complaint_of([&] { companion_rollout(a); }).find("companion_rollout: y_open has shape") == 0);
+    a = p.args();
+    a.u_next = a.y;
+    CHECK(complaint_of([&] { companion_rollout(a); }).find("companion_rollout: u_next overlaps y") == 0);
     auto b = p.backward();
     b.dy = b.dy.slice(2, 0, 1);
     CHECK(complaint_of([&] { companion_rollout_backward(b); }).find("companion_rollout_backward: dy has shape") == 0);

@@ -1,12 +1,14 @@
 #include <ssmkit/dense_kernel.hpp>
 
-#include <ssmkit/discretize_dense.hpp>
+#include <ssmkit/reference/dense_kernel.hpp>
 
 #include "catch.hpp"
 #include "finite_differences.hpp"
 
 namespace ssmkit::testing {
 namespace {
+
+using complex = std::complex<double>;
 
 template <class T>
 struct dense_problem {
@@ -17,22 +19,21 @@ struct dense_problem {
     tensor<T, 3> K, dK;
     tensor<T, 4> K_state, dK_state;
 
-    dense_problem(index channels, index dim, index state, index batch, index length, layout form = layout::row_major)
+    dense_problem(index channels, index dim, index state, index batch, index length, layout form = layout::row_major,
+                  guard edge = guard::none)
     {
         random numbers(6);
-        delta = random_tensor<double, 1>(numbers, {dim}, {0.1, 0.5}, form);
-        A = random_tensor<E, 3>(numbers, {dim, state, state}, {-1, 0.5}, form);
-        B = random_tensor<E, 2>(numbers, {dim, state}, {-1, 1}, form);
-        C = random_tensor<E, 3>(numbers, {channels, dim, state}, {-1, 1}, form);
-        dK = random_tensor<T, 3>(numbers, {channels, dim, length}, {-1, 1}, form);
-        ddelta = tensor<double, 1>({dim}, form), dA = tensor<E, 3>({dim, state, state}, form),
-        dB = tensor<E, 2>({dim, state}, form);
-        dC = tensor<E, 3>({channels, dim, state}, form), K = tensor<T, 3>({channels, dim, length}, form);
+        delta = random_tensor<double, 1>(numbers, {dim}, {0.1, 0.5}, form, edge);
+        A = random_tensor<E, 3>(numbers, {dim, state, state}, {-1, 0.5}, form, edge);
+        B = random_tensor<E, 2>(numbers, {dim, state}, {-1, 1}, form, edge);
+        C = random_tensor<E, 3>(numbers, {channels, dim, state}, {-1, 1}, form, edge);
+        dK = random_tensor<T, 3>(numbers, {channels, dim, length}, {-1, 1}, form, edge);
+        ddelta = {{dim}, form, edge}, dA = {{dim, state, state}, form, edge}, dB = {{dim, state}, form, edge};
+        dC = {{channels, dim, state}, form, edge}, K = {{channels, dim, length}, form, edge};
         if (batch == 0) return;
-        initial_state = random_tensor<E, 3>(numbers, {batch, dim, state}, {-1, 1}, form);
-        dK_state = random_tensor<T, 4>(numbers, {batch, channels, dim, length}, {-1, 1}, form);
-        K_state = tensor<T, 4>({batch, channels, dim, length}, form);
-        dinitial_state = tensor<E, 3>({batch, dim, state}, form);
+        initial_state = random_tensor<E, 3>(numbers, {batch, dim, state}, {-1, 1}, form, edge);
+        dK_state = random_tensor<T, 4>(numbers, {batch, channels, dim, length}, {-1, 1}, form, edge);
+        K_state = {{batch, channels, dim, length}, form, edge}, dinitial_state = {{batch, dim, state}, form, edge};
     }
 
     dense_kernel_args<T> args() const
@@ -50,42 +51,104 @@ struct dense_problem {
                 .dC = dC,
                 .dinitial_state = dinitial_state};
     }
+
+    void run() const
+    {
+        dense_kernel(args());
+        dense_kernel_backward(backward());
+    }
+
+    /// f(name, result, other's)
+    template <class F>
+    void for_each_result(const dense_problem& o, F&& f) const
+    {
+        f("K", K, o.K), f("ddelta", ddelta, o.ddelta), f("dA", dA, o.dA), f("dB", dB, o.dB), f("dC", dC, o.dC);
+        if (K_state.given()) f("K_state", K_state, o.K_state), f("dinitial_state", dinitial_state, o.dinitial_state);
+    }
 };
 
 template <class T>
-void compare(const dense_problem<T>& p)
+void compare(index channels, index dim, index state, index batch, index length, layout form = layout::row_major,
+             guard edge = guard::none)
 {
-    using W = std::complex<double>;
-    dense_kernel(p.args());
-    const double budget = std::is_same_v<T, float> ? 2e-6 : 1e-13;
-    const auto A = p.A.template as<W>(), C = p.C.template as<W>(), states = p.initial_state.template as<W>();
-    const auto B = p.B.template as<W>();
-    for (index h = 0; h < p.A.extent(0); ++h) {
-        const auto s = generalized_bilinear(dense<W>(as_eigen(A.view()[h])), dense<W>(as_eigen(B.view()[h])), p.delta(h), 0.5);
-        for (index c = 0; c < p.K.extent(0); ++c) {
-            Eigen::VectorXcd x = s.B.col(0);
-            const Eigen::VectorXcd map = as_eigen(C.view()[c][h]);
-            for (index l = 0; l < p.K.extent(2); ++l, x = s.A * x) {
-                CHECK(std::abs((map.transpose() * x)(0, 0).real() - static_cast<double>(p.K(c, h, l))) <= budget);
-            }
-            for (index b = 0; b < p.K_state.extent(0); ++b) {
-                x = s.A * as_eigen(states.view()[b][h]);
-                for (index l = 0; l < p.K.extent(2); ++l, x = s.A * x) {
-                    CHECK(std::abs((map.transpose() * x)(0, 0).real() - static_cast<double>(p.K_state(b, c, h, l))) <= budget);
-                }
-            }
-        }
-    }
+    INFO(channels << " " << dim << " " << state << " " << batch << " " << length << " " << static_cast<int>(form));
+    const dense_problem<T> p(channels, dim, state, batch, length, form, edge), expected(channels, dim, state, batch, length);
+    p.run();
+    reference::dense_kernel(expected.args());
+    reference::dense_kernel_backward(expected.backward());
+    p.for_each_result(expected, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(relative_error(x, wanted) <= (std::is_same_v<T, float> ? 3e-7 : 1e-12));
+        CHECK(x.gaps_untouched());
+    });
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("dense_kernel: Eigen's matrices, one product after the other", "", float, double)
+TEMPLATE_TEST_CASE("dense_kernel: agrees with the reference, whatever the sizes and layouts", "", float, double)
 {
-    for (const layout form : all_layouts) compare(dense_problem<TestType>(2, 3, 4, 2, 6, form));
-    for (const index length : {0, 1, 11}) compare(dense_problem<TestType>(1, 2, 3, 0, length));
-    compare(dense_problem<TestType>(1, 2, 0, 1, 3));
-    compare(dense_problem<TestType>(0, 0, 1, 1, 3));
+    for (const layout form : all_layouts) compare<TestType>(2, 3, 4, 2, 6, form);
+    for (const guard edge : {guard::below, guard::above}) compare<TestType>(2, 3, 5, 1, 7, layout::row_major, edge);
+    for (const index length : {0, 1, 2, 11, 17}) {
+        for (const index batch : {0, 1}) compare<TestType>(1, 2, 3, batch, length);
+    }
+    for (const index state : {0, 1, 2, 7}) compare<TestType>(1, 2, state, 1, 5);
+    compare<TestType>(0, 2, 1, 1, 3);
+    compare<TestType>(1, 0, 1, 1, 3);
+}
+
+TEST_CASE("dense_kernel: a turn by hand")
+{
+    // z = i: Ā = (1 + i/2) / (1 - i/2) = (3 + 4i) / 5, B̄ = 1 / (1 - i/2) = (4 + 2i) / 5.
+    const double delta = 0.5;
+    const complex A(0, 2), B(2), C(5), s(1);
+    double K[2], K_state[2];
+    const dense_kernel_args<double> a{.delta = {&delta, 1}, .A = {&A, 1, 1, 1}, .B = {&B, 1, 1}, .C = {&C, 1, 1, 1},
+                                      .initial_state = {&s, 1, 1, 1}, .K = {K, 1, 1, 2}, .K_state = {K_state, 1, 1, 1, 2}};
+    for (const bool plain : {false, true}) {
+        plain ? reference::dense_kernel(a) : dense_kernel(a);
+        CHECK((std::abs(K[0] - 4) < 1e-14 && std::abs(K[1] - 0.8) < 1e-14));
+        CHECK((std::abs(K_state[0] - 3) < 1e-14 && std::abs(K_state[1] + 1.4) < 1e-14));
+    }
+}
+
+TEST_CASE("dense_kernel: gradients and states that are not asked for change nothing, nor do threads")
+{
+    threads pool(2);
+    const dense_problem<float> p(2, 3, 4, 2, 6), q(2, 3, 4, 2, 6);
+    p.run();
+    dense_kernel(q.args(), pool);
+    dense_kernel_backward(q.backward(), pool);
+    p.for_each_result(q, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(same_bits(x, wanted));
+    });
+    const dense_problem<float> few(2, 3, 4, 2, 6);
+    auto a = few.args();
+    a.K_state = {}, a.initial_state = {};
+    dense_kernel(a);
+    CHECK(same_bits(few.K, p.K));
+    auto b = few.backward();
+    b.ddelta = {}, b.dA = {}, b.dB = {}, b.dinitial_state = {};
+    dense_kernel_backward(b);
+    CHECK(same_bits(few.dC, p.dC));
+    b = few.backward();
+    b.dK_state = {};  // a state that nothing reaches has gradient zero
+    dense_kernel_backward(b);
+    for_each_index(few.dinitial_state.view(), [&](auto... i) { CHECK(std::abs(few.dinitial_state(i...)) == 0); });
+}
+
+TEST_CASE("dense_kernel: a NaN stays with its system")
+{
+    const dense_problem<double> p(2, 3, 4, 2, 6);
+    p.A(1, 2, 3) = quiet_nan<complex>();
+    p.initial_state(1, 2, 0) = quiet_nan<complex>();
+    p.run();
+    for_each_index(p.K.view(), [&](index c, index h, index l) { CHECK(is_nan(p.K(c, h, l)) == (h == 1)); });
+    for_each_index(p.K_state.view(), [&](index b, index c, index h, index l) {
+        CHECK(is_nan(p.K_state(b, c, h, l)) == (h == 1 || (h == 2 && b == 1)));
+    });
+    for (index h = 0; h < 3; ++h) CHECK(is_nan(p.ddelta(h)) == (h > 0));
 }
 
 TEST_CASE("dense_kernel_backward: finite differences")
@@ -118,10 +181,15 @@ TEST_CASE("dense_kernel: names the argument that does not fit")
     named("delta has shape", [](auto& a) { a.delta = a.delta.slice(0, 0, 2); });
     named("C has shape", [](auto& a) { a.C = a.C.slice(2, 0, 2); });
     named("initial_state is not given", [](auto& a) { a.initial_state = {}; });
+    named("K overlaps C", [](auto& a) { a.K = {reinterpret_cast<float*>(const_cast<std::complex<float>*>(a.C.data())), 2, 3, 5}; });
+    named("K is written but", [](auto& a) { a.K = {a.K.data(), a.K.extents(), {0, 5, 1}}; });
     named("K_state has shape", [](auto& a) { a.K_state = a.K_state.slice(3, 0, 2); });
     auto b = p.backward();
     b.dA = b.dA.slice(0, 0, 1);
     CHECK(complaint_of([&] { dense_kernel_backward(b); }).find("dense_kernel_backward: dA has shape") == 0);
+    b = p.backward();
+    b.dB = {b.dA.data(), b.dB.extents()};
+    CHECK(complaint_of([&] { dense_kernel_backward(b); }).find("dense_kernel_backward: dB overlaps dA") == 0);
 }
 
 }  // namespace ssmkit::testing

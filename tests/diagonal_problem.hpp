@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include <ssmkit/check.hpp>
 #include <ssmkit/workspace.hpp>
 
+#include "complaint.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -59,17 +59,9 @@ constexpr double kernel_budget = std::is_same_v<T, double> ? 2e-13 : 1e-6;
 template <class T>
 constexpr double gradient_budget = std::is_same_v<T, double> ? 1e-12 : 4e-6;
 
-/// What f complains of.
-template <class F>
-std::string complaint_of(F&& f)
-{
-    try {
-        f();
-    } catch (const shape_error& e) {
-        return e.what();
-    }
-    return "";
-}
+/// And for steps, of float states that are rounded once a token.
+template <class T>
+constexpr double step_budget = std::is_same_v<T, double> ? 1e-13 : 4e-6;
 
 /// Memory of exactly so many bytes, full of a pattern, before a page without access.
 class poisoned_workspace {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <complex>
 
+#include "complaint.hpp"
 #include "random_problem.hpp"
 
 namespace ssmkit::testing {
@@ -44,24 +45,12 @@ double inner_product(const tensor<T, Rank>& x, const tensor<T, Rank>& g)
     return sum;
 }
 
-/// What a call complains of; empty if it does not.
-template <class F>
-std::string complaint_of(F&& call)
-{
-    try {
-        call();
-    } catch (const shape_error& e) {
-        return e.what();
-    }
-    return "";
-}
-
 /// A tensor filled at random.
 template <class E, std::size_t Rank>
 tensor<E, Rank> random_tensor(random& numbers, const std::array<index, Rank>& extents, const range& r,
-                              layout form = layout::row_major)
+                              layout form = layout::row_major, guard edge = guard::none)
 {
-    tensor<E, Rank> t(extents, form);
+    tensor<E, Rank> t(extents, form, edge);
     t.fill(numbers, r);
     return t;
 }

@@ -1,8 +1,8 @@
 #include <ssmkit/liquid_polyb.hpp>
 
-#include <cmath>
 #include <complex>
-#include <vector>
+
+#include <ssmkit/reference/liquid_polyb.hpp>
 
 #include "catch.hpp"
 #include "finite_differences.hpp"
@@ -24,23 +24,23 @@ struct polyb_problem {
     tensor<E, 3> C, dC;
 
     polyb_problem(index batch, index dim, index length, index state, int p, bool combinations, bool bidirectional,
-                  layout form = layout::row_major)
+                  layout form = layout::row_major, guard edge = guard::none)
         : degree(p), all(combinations), both(bidirectional)
     {
         random numbers(14);
         const index directions = both ? 2 : 1;
-        u = random_tensor<T, 3>(numbers, {batch, dim, length}, {-1, 1}, form);
-        k = random_tensor<T, 3>(numbers, {directions, dim, length}, {-1, 1}, form);
-        D = random_tensor<T, 1>(numbers, {dim}, {-1, 1}, form);
-        delta = random_tensor<double, 1>(numbers, {dim}, {0.3, 0.6}, form);
-        w = random_tensor<W, 2>(numbers, {dim, state}, {-1, -0.2, -2, 2}, form);
-        B = random_tensor<E, 2>(numbers, {dim, state}, {0.2, 1}, form);
-        C = random_tensor<E, 3>(numbers, {directions, dim, state}, {-1, 1}, form);
-        dy = random_tensor<T, 3>(numbers, {batch, dim, length}, {-1, 1}, form);
-        y = tensor<T, 3>({batch, dim, length}, form), du = tensor<T, 3>({batch, dim, length}, form),
-        dk = tensor<T, 3>({directions, dim, length}, form);
-        dD = tensor<T, 1>({dim}, form), ddelta = tensor<double, 1>({dim}, form), dw = tensor<W, 2>({dim, state}, form);
-        dB = tensor<E, 2>({dim, state}, form), dC = tensor<E, 3>({directions, dim, state}, form);
+        const std::array<index, 2> poles{dim, state};
+        const std::array<index, 3> rows{batch, dim, length}, taps{directions, dim, length}, maps{directions, dim, state};
+        u = random_tensor<T, 3>(numbers, rows, {-1, 1}, form, edge);
+        k = random_tensor<T, 3>(numbers, taps, {-1, 1}, form, edge);
+        D = random_tensor<T, 1>(numbers, {dim}, {-1, 1}, form, edge);
+        delta = random_tensor<double, 1>(numbers, {dim}, {0.3, 0.6}, form, edge);
+        w = random_tensor<W, 2>(numbers, poles, {-1, -0.2, -2, 2}, form, edge);
+        B = random_tensor<E, 2>(numbers, poles, {0.2, 1}, form, edge);
+        C = random_tensor<E, 3>(numbers, maps, {-1, 1}, form, edge);
+        dy = random_tensor<T, 3>(numbers, rows, {-1, 1}, form, edge);
+        y = {rows, form, edge}, du = {rows, form, edge}, dk = {taps, form, edge}, dD = {{dim}, form, edge};
+        ddelta = {{dim}, form, edge}, dw = {poles, form, edge}, dB = {poles, form, edge}, dC = {maps, form, edge};
     }
 
     liquid_polyb_args<T> args() const
@@ -61,97 +61,111 @@ struct polyb_problem {
     {
         return {.forward = args(), .dy = dy, .du = du, .dk = dk, .dD = dD, .ddelta = ddelta, .dw = dw, .dB = dB, .dC = dC};
     }
+
+    void run() const
+    {
+        liquid_polyb(args());
+        liquid_polyb_backward(backward());
+    }
+
+    /// f(name, result, other's)
+    template <class F>
+    void for_each_result(const polyb_problem& o, F&& f) const
+    {
+        f("y", y, o.y), f("du", du, o.du), f("dk", dk, o.dk), f("dD", dD, o.dD);
+        f("ddelta", ddelta, o.ddelta), f("dw", dw, o.dw), f("dB", dB, o.dB), f("dC", dC, o.dC);
+    }
 };
 
-/// The specification's words: vectors over the full spectrum, all subsets in order, the last `length` of them.
 template <class T>
-void compare(const polyb_problem<T>& p)
+void compare(index batch, index dim, index length, index state, int degree, bool all, bool both, layout form = layout::row_major,
+             guard edge = guard::none)
 {
-    using W = std::complex<double>;
-    liquid_polyb(p.args());
-    const index length = p.u.extent(2), directions = p.k.extent(0);
-    for (index h = 0; h < p.u.extent(1); ++h) {
-        for (index b = 0; b < p.u.extent(0); ++b) {
-            const auto u = [&](index t) { return t >= 0 && t < length ? static_cast<double>(p.u(b, h, t)) : 0; };
-            std::vector<double> y;
-            for (index t = 0; t < length; ++t) {
-                double sum = static_cast<double>(p.D(h)) * u(t);
-                for (index m = 0; m < length; ++m) {
-                    sum += static_cast<double>(p.k(0, h, m)) * u(t - m);
-                    if (directions > 1) sum += static_cast<double>(p.k(1, h, m)) * u(t + m + 1);
-                }
-                y.push_back(sum);
-            }
-            std::vector<W> beta;
-            for (index n = 0; n < p.B.extent(1); ++n) {
-                const W one = p.delta(h) * W(p.B(h, n)) / (1.0 - 0.5 * p.delta(h) * p.w(h, n));
-                beta.insert(beta.end(), {one, std::conj(one)});
-            }
-            std::vector<double> product;
-            for (index t = 0; t < length; ++t) product.push_back(u(t));
-            for (int degree = 2; degree <= p.degree; ++degree) {
-                W total = 0;
-                for (const W& x : beta) total += x;
-                for (W& x : beta) x *= total;
-                std::vector<double> sequence;
-                if (p.all) {
-                    index m = 2;
-                    const auto subsets = [&] {
-                        std::vector<double> products;
-                        const index count = index{1} << m;
-                        // As words of the lexicographic order: smaller positions first, so the highest bit is position 0.
-                        for (index bits = count - 1; bits >= 0; --bits) {
-                            double value = 1;
-                            int members = 0;
-                            for (index i = 0; i < m; ++i) {
-                                if (bits >> (m - 1 - i) & 1) {
-                                    value *= u(length - m + i);
-                                    ++members;
-                                }
-                            }
-                            if (members == degree) products.push_back(value);
-                        }
-                        return products;
-                    };
-                    while (static_cast<index>(subsets().size()) < length) ++m;
-                    sequence = subsets();
-                    sequence.erase(sequence.begin(), sequence.end() - length);
-                } else {
-                    sequence.resize(static_cast<std::size_t>(length));
-                    for (std::size_t t = 1; t < product.size(); ++t) sequence[t] = product[t] * product[t - 1];
-                    product = sequence;
-                }
-                for (index c = 0; c < directions; ++c) {
-                    W gain = 0;
-                    for (std::size_t n = 0; n < beta.size(); ++n) {
-                        const W map(p.C(c, h, static_cast<index>(n / 2)));
-                        gain += (n % 2 ? std::conj(map) : map) * beta[n];
-                    }
-                    for (std::size_t t = 0; t < y.size(); ++t)
-                        y[t] += gain.real() * (c == 0 ? sequence[y.size() - 1 - t] : sequence[t]);
-                }
-            }
-            for (index t = 0; t < length; ++t) {
-                CHECK(std::abs(static_cast<double>(p.y(b, h, t)) - y[static_cast<std::size_t>(t)]) <=
-                      (std::is_same_v<T, float> ? 1e-5 : 1e-12));
-            }
-        }
-    }
+    INFO(batch << " " << dim << " " << length << " " << state << " degree " << degree << " all " << all << " both " << both
+               << " layout " << static_cast<int>(form));
+    const polyb_problem<T> p(batch, dim, length, state, degree, all, both, form, edge),
+        expected(batch, dim, length, state, degree, all, both);
+    p.run();
+    reference::liquid_polyb(expected.args());
+    reference::liquid_polyb_backward(expected.backward());
+    p.for_each_result(expected, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(relative_error(x, wanted) <= (std::is_same_v<T, float> ? 3e-7 : 1e-12));
+        CHECK(x.gaps_untouched());
+    });
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("liquid_polyb: the specification's words, for every degree and direction", "", float, double)
+TEMPLATE_TEST_CASE("liquid_polyb: agrees with the reference, for every degree, direction, size and layout", "", float, double)
 {
     for (const bool both : {false, true}) {
         for (const bool all : {false, true}) {
-            for (const int degree : {1, 2, 3, 4}) compare(polyb_problem<TestType>(2, 2, 9, 3, degree, all, both));
-            for (const layout form : all_layouts) compare(polyb_problem<TestType>(2, 3, 8, 2, 2, all, both, form));
-            compare(polyb_problem<TestType>(1, 2, 5, 1, 2, all, both));  // the shortest with all combinations
-            compare(polyb_problem<TestType>(1, 0, 6, 1, 2, all, both));
-            compare(polyb_problem<TestType>(1, 2, 0, 1, 2, all, both));
+            for (const int degree : {1, 2, 3, 4}) {
+                for (const index length : {9, 13, 31}) compare<TestType>(2, 2, length, 3, degree, all, both);
+            }
+            for (const layout form : all_layouts) compare<TestType>(2, 3, 8, 2, 2, all, both, form);
+            for (const guard edge : {guard::below, guard::above})
+                compare<TestType>(2, 3, 8, 3, 3, all, both, layout::row_major, edge);
+            compare<TestType>(1, 2, 5, 1, 2, all, both);  // the shortest with all combinations
+            for (const index state : {0, 7}) compare<TestType>(1, 2, 6, state, 2, all, both);
+            compare<TestType>(0, 2, 6, 1, 2, all, both);
+            compare<TestType>(1, 0, 6, 1, 2, all, both);
+            compare<TestType>(1, 2, 0, 1, 2, all, both);
         }
-        for (const index length : {1, 2}) compare(polyb_problem<TestType>(1, 1, length, 1, 3, false, both));
+        for (const index length : {1, 2}) compare<TestType>(1, 1, length, 1, 3, false, both);
+    }
+}
+
+TEST_CASE("liquid_polyb: products by hand")
+{
+    // β = 1/2 and its conjugate: s = 1, G = 2 Re C β = 3. The pairs of the last 4 tokens, in order: 23 24 25 34 35 45, of which the
+    // last 5 stay, from the end.
+    const double u[] = {11, 2, 3, 5, 7}, k[5] = {}, delta = 0.5;
+    const std::complex<double> w = 0, B = 1, C(3, 8);
+    double y[5];
+    liquid_polyb_args<double> a{.u = {u, 1, 1, 5}, .k = {k, 1, 1, 5}, .delta = {&delta, 1}, .w = {&w, 1, 1}, .B = {&B, 1, 1},
+                                .C = {&C, 1, 1, 1}, .y = {y, 1, 1, 5}};
+    const auto gives = [&](std::array<double, 5> expected) {
+        for (const bool plain : {false, true}) {
+            plain ? reference::liquid_polyb(a) : liquid_polyb(a);
+            for (std::size_t t = 0; t < 5; ++t) CHECK(std::abs(y[t] - 3 * expected[t]) < 1e-12);
+        }
+    };
+    gives({35, 21, 15, 14, 10});
+    a.all_combinations = false;
+    gives({35, 15, 6, 22, 0});
+    a.degree = 3;
+    gives({35 + 35 * 15, 15 + 15 * 6, 6 + 6 * 22, 22, 0});
+}
+
+TEST_CASE("liquid_polyb: neither threads nor what is not asked for change a bit")
+{
+    threads pool(2);
+    const polyb_problem<float> p(2, 5, 9, 3, 3, true, true), q(2, 5, 9, 3, 3, true, true);
+    p.run();
+    liquid_polyb(q.args(), pool);
+    liquid_polyb_backward(q.backward(), pool);
+    p.for_each_result(q, [](const char* name, const auto& x, const auto& wanted) {
+        INFO(name);
+        CHECK(same_bits(x, wanted));
+    });
+    const polyb_problem<float> few(2, 5, 9, 3, 3, true, true);
+    auto b = few.backward();
+    b.du = {}, b.dk = {}, b.dD = {}, b.ddelta = {}, b.dw = {}, b.dC = {};
+    liquid_polyb_backward(b);
+    CHECK(same_bits(few.dB, p.dB));
+}
+
+TEST_CASE("liquid_polyb: a NaN stays with its sequence")
+{
+    for (const bool all : {false, true}) {
+        const polyb_problem<float> p(2, 3, 9, 2, 2, all, false);
+        p.u(1, 2, 8) = quiet_nan<float>();
+        p.run();
+        for_each_index(p.y.view(), [&](index b, index h, index t) { CHECK((is_nan(p.y(b, h, t)) && !(b == 1 && h == 2)) == false); });
+        CHECK((is_nan(p.y(1, 2, 8)) && is_nan(p.y(1, 2, 0)) && !is_nan(p.y(1, 2, 7))));  // as token 8 and in the first product
+        for (index h = 0; h < 3; ++h) CHECK(is_nan(p.dD(h)) == (h == 2));
     }
 }
 
@@ -192,6 +206,9 @@ TEST_CASE("liquid_polyb: names the argument that does not fit")
     a.y = {const_cast<float*>(a.u.data()), a.y.extents()};
     CHECK(complaint_of([&] { liquid_polyb(a); }).find("liquid_polyb: y overlaps u") == 0);
     auto b = p.backward();
+    b.dw = {reinterpret_cast<std::complex<double>*>(b.du.data()), b.dw.extents()};
+    CHECK(complaint_of([&] { liquid_polyb_backward(b); }).find("liquid_polyb_backward: dw overlaps du") == 0);
+    b = p.backward();
     b.dw = b.dw.slice(1, 0, 1);
     CHECK(complaint_of([&] { liquid_polyb_backward(b); }).find("liquid_polyb_backward: dw has shape") == 0);
 }

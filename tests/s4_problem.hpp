@@ -30,6 +30,33 @@ struct s4_shape {
     }
 };
 
+/// Every length, rank and number of kernels; other rates, longer preparation, a band limit and a step for each state; several chunks
+/// of nodes; layouts, and nothing outside the arguments.
+inline std::vector<s4_shape> all_s4_shapes()
+{
+    std::vector<s4_shape> all{{.length = 1, .prepared = 3},  // with L' = 1, K does not depend on Δ
+                              {.dim = 18, .state = 3, .copies = 1, .length = 10},
+                              {.channels = 3, .dim = 7, .state = 1, .copies = 7, .batch = 1, .length = 5},
+                              {.dim = 1, .state = 2, .copies = 1, .batch = 1, .length = 700, .prepared = 1201}};
+    for (const index length : {2, 3, 4, 7, 8, 15, 16, 17, 30, 31, 33, 64}) all.push_back({.length = length});
+    for (const index rank : {0, 2, 3, 5}) all.push_back({.channels = 2, .rank = rank, .batch = 2, .length = 12});
+    for (const index channels : {1, 3, 4}) all.push_back({.channels = channels, .dim = 4, .copies = 2, .batch = 3, .length = 9});
+    for (const bool tied : {false, true}) {
+        all.push_back({.batch = 1, .length = 11, .prepared = 32, .tied = tied});
+        all.push_back({.batch = 1, .length = 9, .prepared = 20, .rate = 2, .tied = tied});
+        all.push_back({.batch = 1, .length = 30, .prepared = 20, .rate = 0.6, .tied = tied});
+        all.push_back({.rank = 2, .batch = 1, .bandlimit = 0.1, .tied = tied});
+    }
+    for (const layout inputs : all_layouts) {
+        for (const layout outputs : all_layouts) {
+            all.push_back({.channels = 2, .dim = 2, .state = 3, .rank = 2, .copies = 2, .batch = 1, .length = 6, .tied = false,
+                           .inputs = inputs, .outputs = outputs});
+        }
+    }
+    for (const guard edge : {guard::below, guard::above}) all.push_back({.batch = 1, .length = 17, .edge = edge});
+    return all;
+}
+
 template <class T>
 struct s4_problem {
     using E = std::complex<T>;

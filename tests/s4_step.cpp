@@ -10,10 +10,10 @@
 #include <ssmkit/reference/s4_kernel.hpp>
 #include <ssmkit/reference/s4_step.hpp>
 #include <ssmkit/s4_modes.hpp>
-#include <ssmkit/s4_setup.hpp>
 
 #include "allocation_count.hpp"
 #include "catch.hpp"
+#include "complaint.hpp"
 #include "s4_problem.hpp"
 
 namespace ssmkit::testing {
@@ -86,16 +86,6 @@ void compare(const s4_shape& s)
     CHECK(relative_error(p.y, y) <= budget<T>);
     CHECK(relative_error(p.h, h) <= budget<T>);
     CHECK((p.y.gaps_untouched() && p.h.gaps_untouched()));
-}
-
-std::string complaint(auto&& call)
-{
-    try {
-        call();
-    } catch (const shape_error& e) {
-        return e.what();
-    }
-    return "";
 }
 
 }  // namespace
@@ -205,65 +195,13 @@ TEST_CASE("s4_diagonal: the same outputs in another basis")
     CHECK(d.A.isDiagonal());
 }
 
-TEST_CASE("s4_setup: prepares, extends and recovers")
-{
-    using E = std::complex<double>;
-    for (const index rank : {0, 1, 3}) {
-        for (const index length : {0, 1, 2, 7, 16, 100}) {
-            INFO("rank " << rank << ", length " << length);
-            const step_problem<double> p({.channels = 2, .state = 3, .rank = rank, .batch = 1});
-            const auto m = p.model.args();
-            tensor<E, 3> prepared(m.C.extents()), doubled(m.C.extents()), directly(m.C.extents());
-            s4_setup_args<double> a{.delta = m.delta, .A = m.A, .P = m.P, .C = m.C, .length = length, .out = prepared};
-            s4_setup(a);
-            for (index h = 0; h < p.model.s.dim; ++h) {  // C (I - Ā^length), one product after the other
-                const auto s = s4_dense(p.setup(), m.C, h);
-                dense<E> advanced = s.C;
-                for (index l = 0; l < length; ++l) advanced = dense<E>(advanced * s.A);
-                for (index c = 0; c < 2; ++c) {
-                    for (index n = 0; n < 3; ++n) CHECK(std::abs(s.C(c, n) - advanced(c, n) - prepared(c, h, n)) <= 1e-13);
-                }
-            }
-            a.C = prepared, a.map = s4_map::extend, a.out = doubled;
-            s4_setup(a);
-            a.C = m.C, a.map = s4_map::prepare, a.length = 2 * length, a.out = directly;
-            s4_setup(a);
-            CHECK(relative_error(doubled, directly) <= (length ? 1e-12 : 0));
-            if (length == 0) continue;  // nothing is left to recover from
-            a.C = prepared, a.map = s4_map::recover, a.length = length, a.out = prepared;  // in place
-            s4_setup(a);
-            CHECK(relative_error(prepared.view(), m.C) <= 1e-11);
-        }
-    }
-}
-
-TEST_CASE("s4_length_growth: prepares once, then doubles; halves round to even")
-{
-    s4_length_growth g;
-    auto todo = g.need(6);
-    CHECK((todo.prepare == 6 && todo.doublings == 0 && g.prepared == 6));
-    todo = g.need(25);
-    CHECK((todo.prepare == 0 && todo.from == 6 && todo.doublings == 3 && g.prepared == 48));
-    CHECK(g.need(9).doublings == 0);
-    s4_length_growth half;
-    CHECK(half.need(5, 0.5).prepare == 2);
-    s4_length_growth more;
-    CHECK(more.need(7, 0.5).prepare == 4);
-    s4_length_growth known{.maximum = 100};
-    CHECK(known.need(6).prepare == 100);
-    CHECK(known.need(101).doublings == 1);
-    s4_length_growth none;
-    CHECK((none.need(0).prepare == 0 && none.prepared == 0));
-    CHECK(none.need(3).prepare == 3);
-}
-
-TEST_CASE("s4_step, s4_setup: name the argument that does not fit")
+TEST_CASE("s4_step, s4_step_setup: name the argument that does not fit")
 {
     const step_problem<float> p({.batch = 2});
     const auto step = [&](const char* text, auto&& spoil) {
         auto a = p.args();
         spoil(a);
-        CHECK(complaint([&] { s4_step(a); }).find(std::string("s4_step: ") + text) == 0);
+        CHECK(complaint_of([&] { s4_step(a); }).find(std::string("s4_step: ") + text) == 0);
     };
     step("pole has shape", [](auto& a) { a.pole = a.pole.slice(0, 0, 1); });
     step("V has another rank", [](auto& a) { a.V = {}; });
@@ -274,18 +212,11 @@ TEST_CASE("s4_step, s4_setup: name the argument that does not fit")
     const auto setup = [&](const char* text, auto&& spoil) {
         auto a = p.setup();
         spoil(a);
-        CHECK(complaint([&] { s4_step_setup(a); }).find(std::string("s4_step_setup: ") + text) == 0);
+        CHECK(complaint_of([&] { s4_step_setup(a); }).find(std::string("s4_step_setup: ") + text) == 0);
     };
     setup("B has shape", [](auto& a) { a.B = a.B.slice(1, 0, 1); });
     setup("U has shape", [](auto& a) { a.U = {}; });
     setup("gain overlaps pole", [](auto& a) { a.gain = a.pole; });
-    const auto m = p.model.args();
-    tensor<std::complex<float>, 3> out(m.C.extents());
-    s4_setup_args<float> a{.delta = m.delta, .A = m.A, .P = m.P, .C = m.C, .length = -1, .out = out};
-    CHECK(complaint([&] { s4_setup(a); }).find("s4_setup: length is negative") == 0);
-    a.length = 1;
-    a.out = a.out.slice(0, 0, 0);
-    CHECK(complaint([&] { s4_setup(a); }).find("s4_setup: out has shape") == 0);
 }
 
 }  // namespace ssmkit::testing

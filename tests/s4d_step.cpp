@@ -3,10 +3,6 @@
 #include <chrono>
 #include <cmath>
 
-#include <ssmkit/ema_step.hpp>
-#include <ssmkit/reference/ema_kernel.hpp>
-#include <ssmkit/reference/ema_step.hpp>
-#include <ssmkit/reference/s4d_kernel.hpp>
 #include <ssmkit/reference/s4d_step.hpp>
 #include <ssmkit/s4d_discretize.hpp>
 #include <ssmkit/s4d_kernel.hpp>
@@ -17,9 +13,6 @@
 
 namespace ssmkit::testing {
 namespace {
-
-template <class T>
-constexpr double step_budget = std::is_same_v<T, double> ? 1e-13 : 4e-6;
 
 template <class T>
 struct step_problem {
@@ -81,25 +74,6 @@ void compare(const diagonal_setup& s, bool skip = false, bool pairs = true)
     CHECK(p.y.gaps_untouched());
     CHECK(p.h.gaps_untouched());
 }
-
-template <class T>
-struct ema_problem {
-    diagonal_setup s;
-    tensor<T, 3> h, x, y;
-    tensor<T, 2> decay, input, output;
-
-    explicit ema_problem(const diagonal_setup& setup) : s(setup)
-    {
-        random numbers(s.seed);
-        h = s.input<T, 3>(numbers, {s.batch, s.dim, s.state}, {-1, 1});
-        decay = s.input<T, 2>(numbers, {s.dim, s.state}, {0, 0.95});
-        input = s.input<T, 2>(numbers, {s.dim, s.state}, {-1, 1});
-        output = s.input<T, 2>(numbers, {s.dim, s.state}, {-1, 1});
-        x = s.input<T, 3>(numbers, {s.batch, s.length, s.dim}, {-1, 1});
-        y = s.output<T, 3>({s.batch, s.length, s.dim});
-    }
-    ema_step_args<T> args() const { return {.h = h, .decay = decay, .input = input, .output = output, .x = x, .y = y}; }
-};
 
 }  // namespace
 
@@ -268,81 +242,6 @@ TEST_CASE("s4d_step: names the argument that does not fit")
     named("y has shape", [](auto& a) { a.y = a.y.slice(1, 0, 1); });
     named("y overlaps u", [&](auto& a) { a.y = {p.u.view().data(), a.y.extents()}; });
     named("h overlaps C", [&](auto& a) { a.h = {p.C.view().data(), a.h.extents()}; });
-    std::complex<float> memory[15], other[15];
-    const double delta[15] = {};
-    const complex_double A[15] = {};
-    const s4d_discretize_args<float> prepare{.delta = {delta, 3, 5},
-                                             .A = {A, 3, 5},
-                                             .B = {memory, 3, 5},
-                                             .method = s4d_discretization::dss,
-                                             .pole = {other, 3, 5},
-                                             .input = {other, 3, 5}};
-    CHECK(complaint_of([&] { s4d_discretize(prepare); }) == "s4d_discretize: method is dss, which has no recurrence");
-    auto overlapping = prepare;
-    overlapping.method = s4d_discretization::zoh;
-    CHECK(complaint_of([&] { s4d_discretize(overlapping); }).find("overlaps") != std::string::npos);
-}
-
-TEMPLATE_TEST_CASE("ema_step: agrees with the reference, whatever the sizes and layouts, and can be cut anywhere", "", float,
-                   double)
-{
-    for (const index n : kernel_states) {
-        for (const layout form : all_layouts) {
-            const diagonal_setup s{.state = n, .length = n + 3, .inputs = form, .outputs = form};
-            const ema_problem<TestType> p(s), expected(s), cut(s);
-            ema_step(p.args());
-            reference::ema_step(expected.args());
-            CHECK(relative_error(p.y, expected.y) <= step_budget<TestType>);
-            CHECK(relative_error(p.h, expected.h) <= step_budget<TestType>);
-            for (const index t : {index{0}, index{2}}) {
-                auto a = cut.args();
-                a.x = a.x.slice(1, t, t ? s.length - 2 : 2);
-                a.y = a.y.slice(1, t, t ? s.length - 2 : 2);
-                ema_step(a);
-            }
-            CHECK(same_bits(p.y, cut.y));
-            CHECK(same_bits(p.h, cut.h));
-            CHECK(p.y.gaps_untouched());
-        }
-    }
-}
-
-TEST_CASE("ema_step: equals the convolution with ema_kernel's kernel")
-{
-    constexpr index dim = 3, state = 5, length = 60;
-    random numbers(3);
-    tensor<double, 2> parameters[4], maps[3];
-    for (auto& t : parameters) t = diagonal_setup{}.input<double, 2>(numbers, {dim, state}, {-2, 2});
-    for (auto& t : maps) t = tensor<double, 2>({dim, state});
-    const tensor<double, 2> K({dim, length});
-    reference::ema_kernel(ema_kernel_args<double>{parameters[0], parameters[1], parameters[2], parameters[3], K});
-    ema_discretize(
-        ema_discretize_args<double>{parameters[0], parameters[1], parameters[2], parameters[3], maps[0], maps[1], maps[2]});
-    const tensor<double, 3> x({1, length, dim}), y({1, length, dim}), h({1, dim, state}), expected({1, length, dim});
-    for_each_index(x.view(), [&](auto... i) { x(i...) = numbers.uniform(-1, 1); });
-    for_each_index(h.view(), [&](auto... i) { h(i...) = 0; });
-    ema_step(ema_step_args<double>{.h = h, .decay = maps[0], .input = maps[1], .output = maps[2], .x = x, .y = y});
-    for_each_index(expected.view(), [&](index b, index t, index d) {
-        expected(b, t, d) = 0;
-        for (index l = 0; l <= t; ++l) expected(b, t, d) += K(d, l) * x(b, t - l, d);
-    });
-    CHECK(relative_error(y, expected) <= 1e-12);
-}
-
-TEST_CASE("ema_step: names the argument that does not fit")
-{
-    const ema_problem<float> p({});
-    const auto named = [&](const char* text, auto&& spoil) {
-        auto a = p.args();
-        spoil(a);
-        CHECK(complaint_of([&] { ema_step(a); }).find(std::string("ema_step: ") + text) == 0);
-    };
-    named("h has shape", [](auto& a) { a.h = a.h.slice(0, 0, 1); });
-    named("decay has shape", [](auto& a) { a.decay = a.decay.slice(0, 0, 1); });
-    named("input has shape", [](auto& a) { a.input = a.input.slice(1, 0, 1); });
-    named("output has shape", [](auto& a) { a.output = a.output.slice(1, 0, 1); });
-    named("y has shape", [](auto& a) { a.y = a.y.slice(1, 0, 1); });
-    named("y overlaps x", [&](auto& a) { a.y = p.x; });
 }
 
 }  // namespace ssmkit::testing

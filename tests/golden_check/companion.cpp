@@ -1,7 +1,7 @@
 #include <vector>
 
-#include <ssmkit/companion_kernel.hpp>
-#include <ssmkit/companion_rollout.hpp>
+#include <ssmkit/args/companion_kernel.hpp>
+#include <ssmkit/args/companion_rollout.hpp>
 #include <ssmkit/spacetime_pre.hpp>
 
 #include "golden.hpp"
@@ -18,15 +18,17 @@ const golden::handler companion_kernel("companion_kernel", []<class T>(golden::e
                                                 .c = p.input<real>("c", 0, 1),
                                                 .norm_order = p.flag<int>("norm_order"),
                                                 .K = p.output<real>("K", 0, 1)};
-    ssmkit::companion_kernel(forward, p.execution());
+    p.run(forward);
     if (p.has("K_fast")) {  // the same kernel by another way of the reference's
         forward.K = p.output<real>("K_fast", 0, 1);
-        ssmkit::companion_kernel(forward, p.execution());
+        p.run(forward);
     }
     if (!p.has("dout")) return;
-    ssmkit::companion_kernel_backward(ssmkit::companion_kernel_backward_args<real>{
-        .forward = forward, .dK = p.input<real>("dout", 0, 1), .da = p.output<real>("d_a", 0, 1), .db = p.output<real>("d_b", 0, 1),
-        .dc = p.output<real>("d_c", 0, 1)}, p.execution());
+    p.run(ssmkit::companion_kernel_backward_args<real>{.forward = forward,
+                                                       .dK = p.input<real>("dout", 0, 1),
+                                                       .da = p.output<real>("d_a", 0, 1),
+                                                       .db = p.output<real>("d_b", 0, 1),
+                                                       .dc = p.output<real>("d_c", 0, 1)});
 });
 
 const golden::handler companion_rollout("companion_rollout", []<class T>(golden::element<T>, problem& p) {
@@ -42,16 +44,15 @@ const golden::handler companion_rollout("companion_rollout", []<class T>(golden:
                                                        .u_next = p.output<real>("u_next", 0, 1, 2),
                                                        .y_open = p.output<real>("y_open", 0, 1, 2),
                                                        .u_next_open = p.output<real>("u_next_open", 0, 1, 2)};
-    ssmkit::companion_rollout(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
-    ssmkit::companion_rollout_backward(ssmkit::companion_rollout_backward_args<real>{.forward = forward,
-                                                                                     .dy = p.input<real>("dout", 0, 1, 2),
-                                                                                     .du = p.output<real>("d_u", 0, 1, 2),
-                                                                                     .da = p.output<real>("d_a", 0, 1),
-                                                                                     .db = p.output<real>("d_b", 0, 1),
-                                                                                     .dc = p.output<real>("d_c", 0, 1),
-                                                                                     .dk = p.output<real>("d_k", 0, 1)},
-                                       p.execution());
+    p.run(ssmkit::companion_rollout_backward_args<real>{.forward = forward,
+                                                        .dy = p.input<real>("dout", 0, 1, 2),
+                                                        .du = p.output<real>("d_u", 0, 1, 2),
+                                                        .da = p.output<real>("d_a", 0, 1),
+                                                        .db = p.output<real>("d_b", 0, 1),
+                                                        .dc = p.output<real>("d_c", 0, 1),
+                                                        .dk = p.output<real>("d_k", 0, 1)});
 });
 
 const golden::handler spacetime_pre("spacetime_pre", []<class T>(golden::element<T>, problem& p) {

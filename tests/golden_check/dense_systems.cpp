@@ -2,9 +2,9 @@
 #include <complex>
 #include <vector>
 
-#include <ssmkit/dense_kernel.hpp>
-#include <ssmkit/krylov.hpp>
-#include <ssmkit/lssl.hpp>
+#include <ssmkit/args/dense_kernel.hpp>
+#include <ssmkit/args/krylov.hpp>
+#include <ssmkit/args/lssl.hpp>
 
 #include "golden.hpp"
 
@@ -50,14 +50,13 @@ const golden::handler krylov("krylov", []<class T>(golden::element<T>, problem& 
                                             .AbL = p.output<real>("AbL", 0, 1, 2),
                                             .AL = p.output<real>("AL", 0, 1, 2),
                                             .scan = p.output<real>("scan", 0, 1)};
-    ssmkit::krylov(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
-    ssmkit::krylov_backward(ssmkit::krylov_backward_args<real>{.forward = forward,
-                                                               .dk = p.input<real>("dout", 0, 1),
-                                                               .dA = p.output<real>("d_A", 0, 1, 2),
-                                                               .db = p.output<real>("d_b", 0, 1),
-                                                               .dc = p.output<real>("d_c", 0, 1)},
-                            p.execution());
+    p.run(ssmkit::krylov_backward_args<real>{.forward = forward,
+                                             .dk = p.input<real>("dout", 0, 1),
+                                             .dA = p.output<real>("d_A", 0, 1, 2),
+                                             .db = p.output<real>("d_b", 0, 1),
+                                             .dc = p.output<real>("d_c", 0, 1)});
 });
 
 const golden::handler dense_kernel("dense_kernel", []<class T>(golden::element<T>, problem& p) {
@@ -72,11 +71,14 @@ const golden::handler dense_kernel("dense_kernel", []<class T>(golden::element<T
                                                   .initial_state = p.input<complex>("state", 0, 1, 2),
                                                   .K = p.output<real>("K", 0, 1, 2),
                                                   .K_state = p.output<real>("K_state", 0, 1, 2, 3)};
-    ssmkit::dense_kernel(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
-    ssmkit::dense_kernel_backward(ssmkit::dense_kernel_backward_args<real>{
-        .forward = forward, .dK = p.input<real>("dout", 0, 1, 2), .ddelta = delta.slots(), .dA = p.output<complex>("d_A", 0, 1, 2),
-        .dB = p.output<complex>("d_B", 0, 1), .dC = p.output<complex>("d_C", 0, 1, 2)}, p.execution());
+    p.run(ssmkit::dense_kernel_backward_args<real>{.forward = forward,
+                                                   .dK = p.input<real>("dout", 0, 1, 2),
+                                                   .ddelta = delta.slots(),
+                                                   .dA = p.output<complex>("d_A", 0, 1, 2),
+                                                   .dB = p.output<complex>("d_B", 0, 1),
+                                                   .dC = p.output<complex>("d_C", 0, 1, 2)});
     delta.hand_in(column(p.output<real>("d_inv_dt", 0, 1)));
 });
 
@@ -92,17 +94,16 @@ const golden::handler lssl("lssl", []<class T>(golden::element<T>, problem& p) {
                                           .D = p.input<real>("D", 0, 1),
                                           .y = p.output<real>("y", 0, 1, 2, 3),
                                           .k = p.output<real>("k", 0, 1, 2)};
-    ssmkit::lssl(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
-    ssmkit::lssl_backward(ssmkit::lssl_backward_args<real>{.forward = forward,
-                                                           .dy = p.input<real>("dout", 0, 1, 2, 3),
-                                                           .dA = p.output<real>("d_A", 0, 1),
-                                                           .dB = p.output<real>("d_B", 0),
-                                                           .ddelta = delta.slots(),
-                                                           .du = p.output<real>("d_u", 0, 1, 2),
-                                                           .dC = p.output<real>("d_C", 0, 1, 2),
-                                                           .dD = p.output<real>("d_D", 0, 1)},
-                          p.execution());
+    p.run(ssmkit::lssl_backward_args<real>{.forward = forward,
+                                           .dy = p.input<real>("dout", 0, 1, 2, 3),
+                                           .dA = p.output<real>("d_A", 0, 1),
+                                           .dB = p.output<real>("d_B", 0),
+                                           .ddelta = delta.slots(),
+                                           .du = p.output<real>("d_u", 0, 1, 2),
+                                           .dC = p.output<real>("d_C", 0, 1, 2),
+                                           .dD = p.output<real>("d_D", 0, 1)});
     delta.hand_in(p.output<real>("d_log_dt", 0));
 });
 

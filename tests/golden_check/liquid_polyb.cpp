@@ -2,7 +2,7 @@
 #include <complex>
 #include <vector>
 
-#include <ssmkit/liquid_polyb.hpp>
+#include <ssmkit/args/liquid_polyb.hpp>
 
 #include "dplr.hpp"
 
@@ -33,18 +33,17 @@ const golden::handler liquid_polyb("liquid_polyb", []<class T>(golden::element<T
                                                   .all_combinations = p.flag<bool>("allcombs"),
                                                   .bidirectional = p.flag<bool>("bidirectional", false),
                                                   .y = p.output<real>("y", 0, 1, 2)};
-    ssmkit::liquid_polyb(forward, p.execution());
+    p.run(forward);
     if (!p.has("dout")) return;
-    ssmkit::liquid_polyb_backward(ssmkit::liquid_polyb_backward_args<real>{.forward = forward,
-                                                                           .dy = p.input<real>("dout", 0, 1, 2),
-                                                                           .du = p.output<real>("d_u", 0, 1, 2),
-                                                                           .dk = p.output<real>("d_k", 0, 1, 2),
-                                                                           .dD = golden::only_row(p.output<real>("d_D", 0, 1)),
-                                                                           .ddelta = {ddelta.data(), dim},
-                                                                           .dw = {dw.data(), dim, state},
-                                                                           .dB = p.output<complex>("d_B", 0, 1),
-                                                                           .dC = p.output<complex>("d_C", 0, 1, 2)},
-                                  p.execution());
+    p.run(ssmkit::liquid_polyb_backward_args<real>{.forward = forward,
+                                                   .dy = p.input<real>("dout", 0, 1, 2),
+                                                   .du = p.output<real>("d_u", 0, 1, 2),
+                                                   .dk = p.output<real>("d_k", 0, 1, 2),
+                                                   .dD = golden::only_row(p.output<real>("d_D", 0, 1)),
+                                                   .ddelta = {ddelta.data(), dim},
+                                                   .dw = {dw.data(), dim, state},
+                                                   .dB = p.output<complex>("d_B", 0, 1),
+                                                   .dC = p.output<complex>("d_C", 0, 1, 2)});
     const auto d_log_dt = p.output<real>("d_log_dt", 0);
     const auto d_re = p.output<real>("d_w_re", 0, 1), d_im = p.output<real>("d_w_im", 0, 1);
     for (index h = 0; h < dim; ++h) {

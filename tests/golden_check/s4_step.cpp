@@ -32,11 +32,11 @@ const golden::handler s4_setup_C("s4_setup_C", []<class T>(golden::element<T>, p
     owned<complex, 3> back(p.input<complex>("C", 0, 1, 2).extents());
     auto a = setup_args<real>(p, parameters, p.output<complex>("C_tilde", 0, 1, 2));
     a.length = p.flag<index>("L");
-    ssmkit::s4_setup(a, p.execution());
+    p.run(a);
     a.C = a.out;
     a.map = ssmkit::s4_map::extend;
     a.out = p.output<complex>("C_tilde_doubled", 0, 1, 2);
-    if (a.out.data()) ssmkit::s4_setup(a, p.execution());
+    if (a.out.data()) p.run(a);
 }, {.f64 = 1e-10, .f32 = 2e-6});
 
 const golden::handler s4_length_growth("s4_length_growth", []<class T>(golden::element<T>, problem& p) {
@@ -59,11 +59,11 @@ const golden::handler s4_length_growth("s4_length_growth", []<class T>(golden::e
         if (todo.prepare > 0) {
             setup.map = ssmkit::s4_map::prepare;
             setup.length = todo.prepare;
-            ssmkit::s4_setup(setup);
+            p.run(setup);
         }
         setup.map = ssmkit::s4_map::extend;
         setup.length = todo.from;
-        for (int k = 0; k < todo.doublings; ++k, setup.length *= 2) ssmkit::s4_setup(setup);
+        for (int k = 0; k < todo.doublings; ++k, setup.length *= 2) p.run(setup);
         for (std::size_t k = 0; k < C.data.size(); ++k) {
             narrow.data[k] = {static_cast<real>(C.data[k].real()), static_cast<real>(C.data[k].imag())};
         }
@@ -100,7 +100,7 @@ const golden::handler s4_step("s4_step", []<class T>(golden::element<T>, problem
     const golden::dplr_parameters parameters(p);
     auto prepare = setup_args<real>(p, parameters, p.output<complex>("C_tilde", 0, 1, 2));
     prepare.length = p.flag<index>("l_kernel");
-    if (prepare.out.data()) ssmkit::s4_setup(prepare);
+    if (prepare.out.data()) p.run(prepare);
 
     const index dim = parameters.dim, state = parameters.state, rank = prepare.P.extent(0);
     owned<complex, 2> pole({dim, state}), gain({dim, state});

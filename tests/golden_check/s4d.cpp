@@ -6,11 +6,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <ssmkit/args/s4d_discretize.hpp>
 #include <ssmkit/args/s4d_kernel.hpp>
 #include <ssmkit/args/s4d_kernel_backward.hpp>
 #include <ssmkit/args/s4d_step.hpp>
 #include <ssmkit/args/vandermonde_transpose.hpp>
-#include <ssmkit/s4d_discretize.hpp>
+#include <ssmkit/discretize.hpp>
 
 #include "diagonal_parameters.hpp"
 #include "golden.hpp"
@@ -209,7 +210,7 @@ const golden::handler s4d_step(
                                                     .method = golden::s4d_discretization_named(p.flag<std::string>("disc")),
                                                     .pole = pole,
                                                     .input = input};
-        ssmkit::s4d_discretize(system);
+        p.run(system);
         const auto y = p.output<R>("y", 0, 1, 2, 3);
         const auto u = p.input<R>("u", 0, 1, 2);
         const ssmkit::s4d_step_args<R> a{.h = p.updated<E>("state", "next_state", 0, 1, 2),

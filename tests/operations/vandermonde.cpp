@@ -15,7 +15,9 @@
 #include <ssmkit/reference/s4d_kernel.hpp>
 #include <ssmkit/reference/s4d_kernel_backward.hpp>
 #include <ssmkit/reference/dss_kernel.hpp>
+#include <ssmkit/reference/dss_kernel_backward.hpp>
 #include <ssmkit/reference/ema_kernel.hpp>
+#include <ssmkit/reference/ema_kernel_backward.hpp>
 
 OPERATION_OF_REALS(vandermonde)
 OPERATION_OF_REALS(vandermonde_backward)

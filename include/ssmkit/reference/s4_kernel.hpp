@@ -1,44 +1,16 @@
 #pragma once
 
-#include <cstdint>
 #include <numbers>
 #include <vector>
 
 #include <ssmkit/args/s4_kernel.hpp>
+#include <ssmkit/reference/dense_system.hpp>
 
 namespace ssmkit::reference {
 
 namespace parts {
 
 using s4_number = std::complex<double>;
-
-inline std::size_t at(index i)
-{
-    return static_cast<std::size_t>(i);
-}
-
-/// Solves M X = Y in place, M (n, n) row-major, Y (n, columns): elimination with row pivots.
-template <class E>
-void solve(std::vector<E> M, index n, std::vector<E>& Y, index columns)
-{
-    for (index k = 0; k < n; ++k) {
-        index pivot = k;
-        for (index i = k + 1; i < n; ++i) {
-            if (std::abs(M[at(i * n + k)]) > std::abs(M[at(pivot * n + k)])) pivot = i;
-        }
-        for (index j = 0; j < n; ++j) std::swap(M[at(k * n + j)], M[at(pivot * n + j)]);
-        for (index j = 0; j < columns; ++j) std::swap(Y[at(k * columns + j)], Y[at(pivot * columns + j)]);
-        for (index i = 0; i < n; ++i) {
-            if (i == k) continue;
-            const E factor = M[at(i * n + k)] / M[at(k * n + k)];
-            for (index j = k; j < n; ++j) M[at(i * n + j)] -= factor * M[at(k * n + j)];
-            for (index j = 0; j < columns; ++j) Y[at(i * columns + j)] -= factor * Y[at(k * columns + j)];
-        }
-    }
-    for (index k = 0; k < n; ++k) {
-        for (index j = 0; j < columns; ++j) Y[at(k * columns + j)] /= M[at(k * n + k)];
-    }
-}
 
 /// A channel's system over the full spectrum of 2 state poles, in double.
 struct s4_full {

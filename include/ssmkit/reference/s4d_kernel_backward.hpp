@@ -3,6 +3,7 @@
 #include <complex>
 
 #include <ssmkit/args/s4d_kernel_backward.hpp>
+#include <ssmkit/reference/dss_kernel_backward.hpp>
 #include <ssmkit/reference/s4d_kernel.hpp>
 
 namespace ssmkit::reference {

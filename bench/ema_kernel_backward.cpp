@@ -3,7 +3,7 @@
 #include <memory>
 
 #include <ssmkit/ema_kernel.hpp>
-#include <ssmkit/reference/ema_kernel.hpp>
+#include <ssmkit/reference/ema_kernel_backward.hpp>
 
 #include "ema_kernel_problem.hpp"
 

@@ -274,6 +274,31 @@ std::function<void()> with_workspace(std::size_t bytes, std::size_t threads, F c
     };
 }
 
+/// The same for operations without a workspace: call() or call(pool).
+template <class F>
+std::function<void()> with_threads(std::size_t threads, F call)
+{
+    return [=] {
+        if (threads == 1) return call();
+        call(pool(threads));
+    };
+}
+
+/// The row of a problem D, a struct of arrays: `run`, which works on d, timed once its answer agrees with the oracle's on a copy of
+/// the problem, as compare(got, expected) finds.
+template <class D, class Oracle, class Compare>
+task checked(const std::shared_ptr<D>& d, const work& needs, std::function<void()> run, Oracle oracle, Compare compare)
+{
+    D expected = *d;
+    oracle(expected);
+    run();
+    task t;
+    t.run = std::move(run);
+    t.needs = needs;
+    t.mismatch = compare(*d, expected);
+    return t;
+}
+
 /// Values that are stored neither as double nor as float, widened.
 inline double widened(double x)
 {

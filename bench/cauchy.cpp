@@ -1,13 +1,12 @@
+#include <ssmkit/cauchy.hpp>
+
+#include <algorithm>
 #include <complex>
 #include <memory>
-#include <string>
 
-#include <ssmkit/cauchy.hpp>
-#include <ssmkit/cauchy_backward.hpp>
 #include <ssmkit/reference/cauchy.hpp>
-#include <ssmkit/reference/cauchy_backward.hpp>
 
-#include "harness.hpp"
+#include "cauchy_problem.hpp"
 
 namespace plain {  // plain/cauchy.cpp
 
@@ -18,175 +17,79 @@ void cauchy(std::size_t length, std::size_t state, const float* y, const float* 
 namespace bench {
 namespace {
 
-using ssmkit::index, ssmkit::view;
-
-struct shape {
-    index terms, dim, state, length;
-    bool any_nodes = false;  // off the imaginary axis
-
-    std::string name() const
-    {
-        return std::to_string(dim) + "x" + std::to_string(state) + "x" + std::to_string(length) + "-" + std::to_string(terms) +
-               (terms == 1 ? "term" : "terms") + (any_nodes ? "-any_nodes" : "");
-    }
-};
-
-/// Poles and nodes as S4 has them: w = Δ Λ of modest damping, z = 2i tan(π j / L').
-template <class T>
-struct data {
-    using complex = std::complex<T>;
-    shape s;
-    array<T> w, v, dout, y;
-    array<complex> z, out, dv, dz, dw;
-    array<std::byte> memory;
-    array<float> sums = array<float>(8 * 64);
-
-    explicit data(const shape& asked) : s(asked)
-    {
-        w = fill<T>(static_cast<std::size_t>(2 * s.dim * s.state), 0.02, 2, 1);
-        for (std::size_t i = 0; i < w.size(); i += 2) w[i] *= T(-0.1);
-        v = fill<T>(static_cast<std::size_t>(2 * s.terms * s.dim * s.state), -1, 1, 2);
-        const auto outputs = static_cast<std::size_t>(s.terms * s.dim * s.length);
-        dout = fill<T>(2 * outputs, -1, 1, 3);
-        out.resize(outputs);
-        dv.resize(v.size() / 2);
-        dw.resize(w.size() / 2);
-        dz.resize(static_cast<std::size_t>(s.length));
-        for (index j = 0; j < s.length; ++j) {
-            y.push_back(
-                static_cast<T>(2 * std::tan(3.14159265358979 / 2 * static_cast<double>(j) / static_cast<double>(s.length))));
-            z.push_back({s.any_nodes ? T(0.01) : T(0), y.back()});
-        }
-    }
-
-    static const complex* pairs(const array<T>& x) { return reinterpret_cast<const complex*>(x.data()); }
-
-    ssmkit::cauchy_args<T> args(complex* to)
-    {
-        return {.v = {pairs(v), s.terms, s.dim, s.state}, .z = {z.data(), s.length}, .w = {pairs(w), s.dim, s.state},
-                .conjugate_pairs = true, .out = {to, s.terms, s.dim, s.length}};
-    }
-
-    ssmkit::cauchy_backward_args<T> backward_args()
-    {
-        return {.forward = args(out.data()),
-                .dout = {pairs(dout), s.terms, s.dim, s.length},
-                .dv = {dv.data(), s.terms, s.dim, s.state},
-                .dw = {dw.data(), s.dim, s.state}};
-    }
-
-    /// Of a pair and node: 12 operations for its reciprocal and four for each numerator.
-    work needs() const
-    {
-        const double pairs = static_cast<double>(s.dim * s.state * s.length), terms = static_cast<double>(s.terms);
-        return {.updates = pairs * terms, .fmas = pairs * (12 + 4 * terms),
-                .bytes = static_cast<double>(out.size() * sizeof(complex)), .kind = traffic::update};
-    }
-};
-
-template <class T>
-view<const T, 1> numbers(const array<std::complex<T>>& x)
-{
-    return {reinterpret_cast<const T*>(x.data()), static_cast<index>(2 * x.size())};
-}
-
-void run_plain(data<float>& d, std::complex<float>* to)
+void run_plain(cauchy_data<float>& d, array<std::complex<float>>& to)
 {
     const auto state = static_cast<std::size_t>(d.s.state), length = static_cast<std::size_t>(d.s.length);
-    array<float> v(8 * state);
+    const auto numbers = [](auto& x, index at) { return reinterpret_cast<decltype(x.data()->real()) *>(x.data() + at); };
+    array<std::complex<float>> v(4 * state);
+    array<float> sums(8 * 64);
     for (index h = 0; h < d.s.dim; ++h) {
-        for (index k = 0; k < 4; ++k) {
-            std::copy_n(d.v.data() + 2 * (k * d.s.dim + h) * d.s.state, 2 * state,
-                        v.data() + 2 * static_cast<std::size_t>(k) * state);
-        }
-        plain::cauchy(length, state, d.y.data(), d.w.data() + 2 * h * d.s.state, v.data(),
-                      reinterpret_cast<float*>(to) + 8 * h * d.s.length, d.sums.data());
+        for (index k = 0; k < 4; ++k)
+            std::copy_n(d.v.data() + (k * d.s.dim + h) * d.s.state, state, v.data() + k * d.s.state);
+        plain::cauchy(length, state, d.y.data(), numbers(d.w, h * d.s.state), numbers(v, 0), numbers(to, 4 * h * d.s.length),
+                      sums.data());
     }
 }
 
 template <class T>
-task forward_task(const shape& s, std::size_t threads)
+task ssmkit_task(const cauchy_shape& s, std::size_t threads)
 {
-    const auto d = std::make_shared<data<T>>(s);
-    d->memory.resize(ssmkit::cauchy_workspace_size(d->args(d->out.data()), threads));
+    const auto d = std::make_shared<cauchy_data<T>>(s);
     task t;
-    t.run = [d, threads] {
-        if (threads == 1) return ssmkit::cauchy(d->args(d->out.data()), ssmkit::workspace(d->memory));
-        ssmkit::cauchy(d->args(d->out.data()), ssmkit::workspace(d->memory), pool(threads));
-    };
+    t.run = with_workspace(ssmkit::cauchy_workspace_size(d->args(), threads), threads,
+                           [d](auto&&... how) { ssmkit::cauchy(d->args(), how...); });
     t.needs = d->needs();
-    array<std::complex<T>> expected(d->out.size());
-    ssmkit::reference::cauchy(d->args(expected.data()));
+    cauchy_data<T> oracle(s);
+    ssmkit::reference::cauchy(oracle.args());
     t.run();
-    t.mismatch = mismatch("out", numbers(d->out), numbers(expected));
+    t.mismatch = mismatch("out", d->out, oracle.out);
     if constexpr (std::is_same_v<T, float>) {
         if (threads == 1 && s.terms == 4 && !s.any_nodes) {
             const auto other = std::make_shared<array<std::complex<float>>>(d->out.size());
-            t.rivals.push_back({"times_plain", [d, other] { run_plain(*d, other->data()); }});
+            t.rivals.push_back({"times_plain", [d, other] { run_plain(*d, *other); }});
         }
     }
-    if (s.terms == 4) {
-        const auto one = std::make_shared<data<T>>(shape{1, s.dim, s.state, s.length, s.any_nodes});
-        t.rivals.push_back({"over_one_term", [one] { ssmkit::cauchy(one->args(one->out.data())); }, true});
+    if (threads == 1 && s.terms == 4) {
+        const auto one = std::make_shared<cauchy_data<T>>(cauchy_shape{1, s.dim, s.state, s.length, s.any_nodes});
+        t.rivals.push_back({"times_one_term", [one] { ssmkit::cauchy(one->args()); }, true});
     }
     return t;
 }
 
-template <class T>
-task backward_task(const shape& s)
+/// The plain loop has a row's terms side by side.
+task plain_task(const cauchy_shape& s)
 {
-    const auto d = std::make_shared<data<T>>(s);
-    d->memory.resize(ssmkit::cauchy_backward_workspace_size(d->backward_args()));
+    const auto d = std::make_shared<cauchy_data<float>>(s);
     task t;
-    t.run = [d] { ssmkit::cauchy_backward(d->backward_args(), ssmkit::workspace(d->memory)); };
+    t.run = [d] { run_plain(*d, d->out); };
     t.needs = d->needs();
-    t.needs.fmas *= 2;  // each pole of a pair by itself
-    data<T> e = *d;
-    ssmkit::reference::cauchy_backward(e.backward_args());
+    cauchy_data<float> oracle(s);
+    auto a = oracle.args();
+    a.out = view<std::complex<float>, 3>(oracle.out.data(), s.dim, s.terms, s.length).transposed(0, 1);
+    ssmkit::reference::cauchy(a);
     t.run();
-    t.mismatch = mismatch("dw", numbers(d->dw), numbers(e.dw), 5);
-    return t;
-}
-
-task plain_task(const shape& s)
-{
-    const auto d = std::make_shared<data<float>>(s);
-    task t;
-    t.run = [d] { run_plain(*d, d->out.data()); };
-    t.needs = d->needs();
-    if (s.dim == 1) {
-        array<std::complex<float>> expected(d->out.size());
-        ssmkit::reference::cauchy(d->args(expected.data()));
-        t.run();
-        t.mismatch = mismatch("out", numbers(d->out), numbers(expected));
-    }
-    return t;
-}
-
-task reference_task(const shape& s)
-{
-    const auto d = std::make_shared<data<float>>(s);
-    task t;
-    t.run = [d] { ssmkit::reference::cauchy(d->args(d->out.data())); };
-    t.needs = d->needs();
+    t.mismatch = mismatch("out", d->out, oracle.out);
     return t;
 }
 
 const registration here{[](std::vector<row>& rows) {
-    const auto forward = [&]<class T>(std::type_identity<T>, const shape& s) {
-        for (const std::size_t n : thread_counts()) {
-            rows.push_back({"cauchy", "ssmkit", s.name(), dtype_name<T>(), n, [=] { return forward_task<T>(s, n); }});
-        }
+    const auto add = [&]<class T>(std::type_identity<T>, const cauchy_shape& s) {
+        for (const std::size_t n : thread_counts())
+            rows.push_back({"cauchy", "ssmkit", s.name(), dtype_name<T>(), n, [=] { return ssmkit_task<T>(s, n); }});
     };
-    const shape large{4, 256, 32, 8193}, small{4, 256, 32, 513};
-    for (const shape& s : {large, small, shape{1, 256, 32, 8193}, shape{4, 256, 31, 2051}, shape{4, 256, 32, 2049, true}}) {
-        forward(std::type_identity<float>{}, s);
-    }
-    forward(std::type_identity<double>{}, {4, 256, 32, 2049});
-    rows.push_back({"cauchy", "plain", large.name(), "f32", 1, [=] { return plain_task(large); }});
-    rows.push_back({"cauchy", "plain", shape{4, 1, 32, 8193}.name(), "f32", 1, [] { return plain_task({4, 1, 32, 8193}); }});
-    rows.push_back({"cauchy", "reference", small.name(), "f32", 1, [=] { return reference_task(small); }});
-    rows.push_back({"cauchy_backward", "ssmkit", small.name(), "f32", 1, [=] { return backward_task<float>(small); }});
+    const cauchy_shape large{4, 256, 32, 8193}, small{4, 256, 32, 513};
+    for (const cauchy_shape& s : {large, small, {1, 256, 32, 8193}, {4, 256, 31, 2051}, {4, 256, 32, 2049, true}})
+        add(std::type_identity<float>{}, s);
+    add(std::type_identity<double>{}, {4, 256, 32, 2049});
+    for (const cauchy_shape& s : {large, cauchy_shape{4, 1, 32, 8193}})
+        rows.push_back({"cauchy", "plain", s.name(), "f32", 1, [=] { return plain_task(s); }});
+    rows.push_back({"cauchy", "reference", small.name(), "f32", 1, [=] {
+        const auto d = std::make_shared<cauchy_data<float>>(small);
+        task t;
+        t.run = [d] { ssmkit::reference::cauchy(d->args()); };
+        t.needs = d->needs();
+        return t;
+    }});
 }};
 
 }  // namespace

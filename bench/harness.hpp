@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <ctime>
 #include <functional>
+#include <initializer_list>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@
 #include <ssmkit/element.hpp>
 #include <ssmkit/execution.hpp>
 #include <ssmkit/view.hpp>
+#include <ssmkit/workspace.hpp>
 
 #include "ceilings.hpp"
 
@@ -209,6 +212,21 @@ struct aligned_allocator {
 template <class T>
 using array = std::vector<T, aligned_allocator<T>>;
 
+/// Elements of these extents.
+template <class... Extents>
+std::size_t count(Extents... extents)
+{
+    return (std::size_t{1} * ... * static_cast<std::size_t>(extents));
+}
+
+/// Extents as the rows' names have them: 8x256x64.
+inline std::string by(std::initializer_list<ssmkit::index> extents)
+{
+    std::string text;
+    for (const ssmkit::index n : extents) text += (text.empty() ? "" : "x") + std::to_string(n);
+    return text;
+}
+
 template <class T>
 constexpr const char* dtype_name()
 {
@@ -233,6 +251,52 @@ array<T> fill(std::size_t n, double low, double high, std::uint64_t seed)
         value = T(static_cast<real>(low + (high - low) * unit));
     }
     return values;
+}
+
+/// Complex numbers with both parts so.
+template <class R>
+array<std::complex<R>> fill_complex(std::size_t n, double low, double high, std::uint64_t seed)
+{
+    const array<R> parts = fill<R>(2 * n, low, high, seed);
+    array<std::complex<R>> values(n);
+    for (std::size_t i = 0; i < n; ++i) values[i] = {parts[2 * i], parts[2 * i + 1]};
+    return values;
+}
+
+/// call(memory), or call(memory, pool) for more threads than one, with `bytes` of memory of its own for every call.
+template <class F>
+std::function<void()> with_workspace(std::size_t bytes, std::size_t threads, F call)
+{
+    const auto memory = std::make_shared<array<std::byte>>(bytes);
+    return [=] {
+        if (threads == 1) return call(ssmkit::workspace(*memory));
+        call(ssmkit::workspace(*memory), pool(threads));
+    };
+}
+
+/// The same for operations without a workspace: call() or call(pool).
+template <class F>
+std::function<void()> with_threads(std::size_t threads, F call)
+{
+    return [=] {
+        if (threads == 1) return call();
+        call(pool(threads));
+    };
+}
+
+/// The row of a problem D, a struct of arrays: `run`, which works on d, timed once its answer agrees with the oracle's on a copy of
+/// the problem, as compare(got, expected) finds.
+template <class D, class Oracle, class Compare>
+task checked(const std::shared_ptr<D>& d, const work& needs, std::function<void()> run, Oracle oracle, Compare compare)
+{
+    D expected = *d;
+    oracle(expected);
+    run();
+    task t;
+    t.run = std::move(run);
+    t.needs = needs;
+    t.mismatch = compare(*d, expected);
+    return t;
 }
 
 /// Values that are stored neither as double nor as float, widened.
@@ -273,6 +337,30 @@ std::string mismatch(const char* name, const ssmkit::view<T, Rank>& got, const s
     visit(visit, got, expected);
     if (worst <= allowance * bound * scale) return {};
     return std::string(name) + " is off by " + std::to_string(worst) + " where values reach " + std::to_string(scale);
+}
+
+/// The same for whole arrays, complex numbers by their parts.
+template <class E>
+std::string mismatch(const char* name, const array<E>& got, const array<E>& expected, double allowance = 1)
+{
+    using part = std::remove_cvref_t<decltype(std::real(E{}))>;
+    const auto parts = [](const array<E>& x) {
+        return ssmkit::view<const part, 1>(reinterpret_cast<const part*>(x.data()),
+                                           static_cast<ssmkit::index>(x.size() * sizeof(E) / sizeof(part)));
+    };
+    return mismatch(name, parts(got), parts(expected), allowance);
+}
+
+/// The allowance of doubles that are sums of floats: they are held to what floats are.
+inline constexpr double of_floats = 2e5;
+
+/// The first of several findings.
+inline std::string first_of(std::initializer_list<std::string> mismatches)
+{
+    for (const std::string& found : mismatches) {
+        if (!found.empty()) return found;
+    }
+    return {};
 }
 
 }  // namespace bench

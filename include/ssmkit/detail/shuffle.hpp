@@ -37,7 +37,7 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline void transpose(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
 {
     constexpr index n = lanes<T, Arch>;
-    for_each_block_size<T, Arch>([&](auto block) {
+    for_each_block_size<T, Arch>([&](auto block) __attribute__((always_inline)) {
         unrolled<n>([&](auto i) {
             if constexpr (!(i & block)) swap_blocks<block, T, Arch>(r[i], r[i + block]);
         });
@@ -66,7 +66,7 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline vec<T, Arch> sum_each(vec<T, Arch> (&r)[static_cast<std::size_t>(lanes<T, Arch>)])
 {
     constexpr index n = lanes<T, Arch>, cheap = 16 / static_cast<index>(sizeof(T));
-    for_each_block_size<T, Arch>([&](auto distance) {
+    for_each_block_size<T, Arch>([&](auto distance) __attribute__((always_inline)) {
         constexpr index block = distance < cheap ? 1 : cheap, group = distance < cheap ? cheap : n / cheap;
         unrolled<n>([&](auto i) {
             if constexpr (i % (2 * distance) == 0) {
@@ -83,7 +83,7 @@ template <class T, class Arch>
 [[gnu::always_inline]] inline T sum_in_order(vec<T, Arch> x)
 {
     using reg = typename vec<T, Arch>::register_type;
-    for_each_block_size<T, Arch>([&](auto distance) {
+    for_each_block_size<T, Arch>([&](auto distance) __attribute__((always_inline)) {
         [&]<index... L>(std::integer_sequence<index, L...>) {
             const reg r = x;
             x = x + vec<T, Arch>(reg(__builtin_shufflevector(r, r, static_cast<int>(L ^ distance)...)));

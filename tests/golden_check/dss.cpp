@@ -68,8 +68,8 @@ const golden::handler dss_kernel(
         using E = std::complex<R>;
         p.descriptive("L");
         const auto version = p.flag<std::string>("version");
-        const bool two_steps = p.flag<bool>("sep_dt_re_im");
-        const stored_poles poles(p, version, p.flag<double>("max_real_Lambda"));
+        const bool two_steps = p.flag<bool>("sep_dt_re_im", p.shape("log_dt").size() == 2);
+        const stored_poles poles(p, version, p.flag<double>("max_real_Lambda", 1e-4));
         // (dim) or (dim, 2)
         const auto log_delta = two_steps ? p.input<double>("log_dt", 0, 1) : p.input<double>("log_dt", 0, new_axis);
         const index dim = log_delta.extent(0), state = static_cast<index>(poles.values.size());
@@ -87,7 +87,7 @@ const golden::handler dss_kernel(
             .A = {poles.values, state},
             .W = p.input<E>("W", 0, 1, 2),
             .scaling = version == "softmax" ? dss_scaling::softmax : scaled ? dss_scaling::exponential : dss_scaling::none,
-            .epsilon = p.flag<double>("epsilon"),
+            .epsilon = p.flag<double>("epsilon", 1e-7),
             .K = p.output<R>("K", 0, 1, 2)};
         p.run(forward);
         if (!p.has("dout")) return;
@@ -121,7 +121,7 @@ const golden::handler gss_dss(
         const auto C_re = p.input<R>("C_real", 0, 1), C_im = p.input<R>("C_imag", 0, 1);
         const auto D = p.input<R>("param_D", 0);
         const auto y = p.output<R>("y", 0, 1, 2);
-        const bool exponential = p.flag<bool>("lambda_imag_exp");
+        const bool exponential = p.flag<bool>("lambda_imag_exp", true);
         const index batch = u.extent(0), length = u.extent(1), dim = u.extent(2), state = re.extent(0);
 
         const double one = 1;

@@ -21,7 +21,7 @@ const golden::handler ema(
     "ema",
     []<class T>(golden::element<T>, problem& p) {
         using R = ssmkit::compute_t<T>;
-        const bool both = p.flag<bool>("bidirectional");
+        const bool both = p.flag<bool>("bidirectional", false);
         p.descriptive("truncation");  // the kernel's length tells
         const auto x = p.input<R>("x", 0, 1, 2);
         const auto without_last_axis = [](const view<const R, 3>& v) {

@@ -4,7 +4,7 @@
 
 #include <ssmkit/liquid_polyb.hpp>
 
-#include "dplr.hpp"
+#include "memory.hpp"
 
 namespace {
 

@@ -127,7 +127,7 @@ const golden::handler s7_layer(
     []<class T>(golden::element<T>, problem& p) {
         using R = ssmkit::compute_t<T>;
         using matrix = typename layer<R>::matrix;
-        layer<R> l(p, p.flag<index>("d_state"));
+        layer<R> l(p, p.flag<index>("d_state", p.shape("base_params").at(0)));
         run(l.args(), p);
         const matrix skip = l.z.middleCols(l.at_D(), l.dim);
         l.y.array() += skip.array() * l.x.array();

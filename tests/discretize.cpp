@@ -315,6 +315,35 @@ TEST_CASE("discretize: a missing upstream is zero, a gradient not asked for is l
     CHECK(is_nan(p.dB(0, 0)));
 }
 
+TEST_CASE("discretize: float's gradients are a rounding from exact, though sums of steps cancel")
+{
+    using narrow = std::complex<float>;
+    random numbers(11);
+    for (const discretization method : methods) {
+        for (int repetition = 0; repetition < 30; ++repetition) {
+            std::vector<narrow> A(8), up(8);
+            std::vector<float> delta(8), interval(1), dinterval(1), ddelta(8);
+            for (std::size_t n = 0; n < 8; ++n) {
+                A[n] = {static_cast<float>(numbers.uniform(-1, 0)), static_cast<float>(numbers.uniform(-4, 4))};
+                up[n] = {static_cast<float>(numbers.uniform(-1, 1)), static_cast<float>(numbers.uniform(-1, 1))};
+                delta[n] = static_cast<float>(numbers.uniform(0.1, 0.5));
+            }
+            interval[0] = static_cast<float>(numbers.uniform(0.5, 2));
+            discretize_backward(discretize_backward_args<narrow>{
+                .forward = {.A = {A, 8}, .delta = {delta, 8}, .interval = {interval, 1}, .method = method},
+                .dA_bar = {up, 8}, .ddelta = {ddelta, 8}, .dinterval = {dinterval, 1}});
+            double sum = 0;
+            for (std::size_t n = 0; n < 8; ++n) {
+                const auto g = discretize_backward(complex(A[n]), static_cast<double>(delta[n]), method,
+                                                   static_cast<double>(interval[0]), discrete<complex>{complex(up[n]), 0});
+                CHECK(std::abs(static_cast<double>(ddelta[n]) - g.delta) <= 6e-8 * std::abs(g.delta));
+                sum += g.interval;
+            }
+            CHECK(std::abs(static_cast<double>(dinterval[0]) - sum) <= 6e-8 * std::abs(sum));
+        }
+    }
+}
+
 using matrix = dense<double>;
 using complex_matrix = dense<complex>;
 

@@ -277,28 +277,32 @@ void check(const discretize_backward_args<E>& a)
     require_disjoint(op, outputs, inputs);
 }
 
-/// Fills the gradients that are given. Throws as check() does; allocates nothing.
+/// Fills the gradients that are given, in double whatever E is: the steps' gradients are sums that may cancel. Throws as check()
+/// does; allocates nothing.
 template <class E>
 void discretize_backward(const discretize_backward_args<E>& a)
 {
     check(a);
+    using wide = std::conditional_t<detail::is_complex<E>, std::complex<double>, double>;
     const discretize_args<E>& f = a.forward;
-    const real_t<E> interval = f.interval.empty() ? real_t<E>(1) : f.interval[0];
-    real_t<E> dinterval = 0;
+    const double interval = f.interval.empty() ? 1.0 : static_cast<double>(f.interval[0]);
+    double dinterval = 0;
     for (index n = 0; n < f.A.extent(0); ++n) {
-        const E gain = discretize(f.A[n], f.delta[n], f.method, interval).gain;
-        discrete<E> upstream{a.dA_bar.empty() ? E(0) : a.dA_bar[n], E(0)};
+        const wide A(f.A[n]);
+        const auto delta = static_cast<double>(f.delta[n]);
+        const wide gain = discretize(A, delta, f.method, interval).gain;
+        discrete<wide> upstream{a.dA_bar.empty() ? wide(0) : wide(a.dA_bar[n]), wide(0)};
         for (index c = 0; c < f.B.extent(1); ++c) {
-            const E g = a.dB_bar.empty() ? E(0) : a.dB_bar(n, c);
-            upstream.gain += detail::times_conj(g, f.B(n, c));
-            if (!a.dB.empty()) a.dB(n, c) = detail::times_conj(g, gain);
+            const wide g = a.dB_bar.empty() ? wide(0) : wide(a.dB_bar(n, c));
+            upstream.gain += detail::times_conj(g, wide(f.B(n, c)));
+            if (!a.dB.empty()) a.dB(n, c) = static_cast<E>(detail::times_conj(g, gain));
         }
-        const discretize_gradient<E> d = discretize_backward(f.A[n], f.delta[n], f.method, interval, upstream);
-        if (!a.dA.empty()) a.dA[n] = d.A;
-        if (!a.ddelta.empty()) a.ddelta[n] = d.delta;
+        const discretize_gradient<wide> d = discretize_backward(A, delta, f.method, interval, upstream);
+        if (!a.dA.empty()) a.dA[n] = static_cast<E>(d.A);
+        if (!a.ddelta.empty()) a.ddelta[n] = static_cast<real_t<E>>(d.delta);
         dinterval += d.interval;
     }
-    if (!a.dinterval.empty()) a.dinterval[0] = dinterval;
+    if (!a.dinterval.empty()) a.dinterval[0] = static_cast<real_t<E>>(dinterval);
 }
 
 }  // namespace ssmkit

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 #include <ssmkit/args/s4_kernel.hpp>
+#include <ssmkit/detail/s4_near_nodes.hpp>
 #include <ssmkit/detail/s4_nodes.hpp>
 #include <ssmkit/execution.hpp>
 
@@ -51,26 +54,28 @@ struct s4_kernel_plan {
     {
         arena task;
         s4_system(sizes, task), s4_sums<T>(sizes, task);
+        if (repairs()) s4_near_nodes(sizes, task);
         task.take<T>(static_cast<std::size_t>(rows.batches * rows.spectrum));
         task.take<T>(static_cast<std::size_t>(fft.template work_size<Arch>()));
         each = task.size();
     }
+
+    /// Whether nodes beside poles are computed in double.
+    bool repairs() const { return std::is_same_v<T, float> && sizes.rank > 0; }
 };
 
-/// The transforms of the kernels of one channel, at bins [first, first + count), into its rows of the group's spectra.
-template <class Arch, class T>
-void s4_spectra(const s4_kernel_plan<Arch, T>& plan, const s4_sums<T>& sums, index first, index count, T* spectra, index first_row)
+/// The transforms of the kernels of one channel at `count` nodes y, of whose Cauchy sums they are made: store(c, i, l, value) takes
+/// those of map c and column i at the register of nodes from l on.
+template <class Arch, class T, class F>
+void s4_transforms(const s4_sizes& s, const s4_sums<T>& sums, const T* y, index count, F&& store)
 {
     using V = vec<T, Arch>;
     using number = complex_lanes<V>;
-    constexpr index n = lanes<T, Arch>;
-    const s4_sizes& s = plan.sizes;
-    alignas(64) T parts[static_cast<std::size_t>(2 * n)];
-    for (index l = 0; l < count; l += n) {
-        const V half = load<T, Arch>(plan.nodes.y + first + l) * V(T(0.5));
+    for (index l = 0; l < count; l += lanes<T, Arch>) {
+        const V half = load<T, Arch>(y + l) * V(T(0.5));
         for (index i = 0; i < s.columns; ++i) {
             for (index c = 0; c < s.channels; ++c) {
-                const auto sum = [&](index x, index y) { return load_parts<Arch>(sums.re(s, x, y) + l, s4_chunk); };
+                const auto sum = [&](index x, index z) { return load_parts<Arch>(sums.re(s, x, z) + l, s4_chunk); };
                 number value = sum(c, i);
                 for (index r = 0; r < s.rank; ++r) {
                     for (index t = 0; t < s.rank; ++t) {
@@ -78,15 +83,47 @@ void s4_spectra(const s4_kernel_plan<Arch, T>& plan, const s4_sums<T>& sums, ind
                         value = value - product(product(sum(c, s.columns + r), inverse), sum(s.channels + t, i));
                     }
                 }
-                value = value + value.times_i().scaled(half);  // times 2 / (1 + ω)
-                value.store(parts);
-                T* out = plan.rows.row(spectra, first_row + i * s.channels + c) + 2 * n * (first + l);
-                for (index k = 0; k < std::min(n, s.bins - first - l); ++k, out += 2 * n) {
-                    out[0] = parts[k];
-                    out[n] = parts[n + k];
-                }
+                store(c, i, l, value + value.times_i().scaled(half));  // times 2 / (1 + ω)
             }
         }
+    }
+}
+
+/// Those at bins [first, first + count), into a channel's rows of the group's spectra.
+template <class Arch, class T>
+void s4_spectra(const s4_kernel_plan<Arch, T>& plan, const s4_sums<T>& sums, index first, index count, T* spectra, index first_row)
+{
+    constexpr index n = lanes<T, Arch>;
+    const s4_sizes& s = plan.sizes;
+    alignas(64) T parts[static_cast<std::size_t>(2 * n)];
+    s4_transforms<Arch>(s, sums, plan.nodes.y + first, count, [&](index c, index i, index l, const auto& value) {
+        value.store(parts);
+        T* out = plan.rows.row(spectra, first_row + i * s.channels + c) + 2 * n * (first + l);
+        for (index k = 0; k < std::min(n, s.bins - first - l); ++k, out += 2 * n) {
+            out[0] = parts[k];
+            out[n] = parts[n + k];
+        }
+    });
+}
+
+/// The nodes beside poles once more, in double.
+template <class Arch, class T>
+void s4_repair(const s4_kernel_plan<Arch, T>& plan, s4_near_nodes& near, const s4_system& system, T* spectra, index first_row)
+{
+    constexpr index n = lanes<T, Arch>, m = lanes<double, Arch>;
+    const s4_sizes& s = plan.sizes;
+    alignas(64) double parts[static_cast<std::size_t>(2 * m)];
+    near.prepare(s, system);
+    while (const index count = near.template compute<Arch>(s, plan.nodes)) {
+        s4_transforms<Arch>(s, near.sums, near.y(), count, [&](index c, index i, index l, const auto& value) {
+            value.store(parts);
+            T* const row = plan.rows.row(spectra, first_row + i * s.channels + c);
+            for (index k = 0; k < std::min(m, count - l); ++k) {
+                T* const out = row + 2 * n * near.bin(l + k);
+                out[0] = static_cast<T>(parts[k]);
+                out[n] = static_cast<T>(parts[m + k]);
+            }
+        });
     }
 }
 
@@ -99,6 +136,8 @@ void s4_kernel_group(const s4_kernel_args<T>& a, const s4_kernel_plan<Arch, T>& 
     arena part(memory);
     s4_system system(s, part);
     const s4_sums<T> sums(s, part);
+    std::optional<s4_near_nodes> near;
+    if (plan.repairs()) near.emplace(s, part);
     T* const spectra = part.take<T>(static_cast<std::size_t>(plan.rows.batches * plan.rows.spectrum));
     T* const work = part.take<T>(static_cast<std::size_t>(plan.fft.template work_size<Arch>()));
     const index h0 = group * plan.rows.channels, channels = std::min(plan.rows.channels, s.dim - h0), used = channels * s.rows();
@@ -111,9 +150,10 @@ void s4_kernel_group(const s4_kernel_args<T>& a, const s4_kernel_plan<Arch, T>& 
         sums.prepare(s, system);
         for (index first = 0; first < s.padded; first += s4_chunk) {
             const index count = std::min(s4_chunk, s.padded - first);
-            sums.template compute<Arch>(s, plan.nodes, first, count);
+            sums.template compute<Arch>(s, plan.nodes.all(), first, count);
             s4_spectra(plan, sums, first, count, spectra, k * s.rows());
         }
+        if (near) s4_repair(plan, *near, system, spectra, k * s.rows());
         for (index i = 0; i < s.rows() && s.transform % 2 == 0; ++i) {
             T* const last = plan.rows.row(spectra, k * s.rows() + i) + 2 * n * (s.bins - 1);
             last[0] = static_cast<T>(system.last_bin(s, i % s.channels, i / s.channels));

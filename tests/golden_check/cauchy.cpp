@@ -17,7 +17,7 @@ const golden::handler cauchy("cauchy", []<class T>(golden::element<T>, problem& 
         .v = p.input<complex>("v", 0, 1, 2),
         .z = p.input<complex>("z", 0),
         .w = p.input<complex>("w", 0, 1),
-        .conjugate_pairs = p.flag<bool>("conj"),
+        .conjugate_pairs = p.flag<bool>("conj", false),
         .out = p.output<complex>("out", 0, 1, 2),
     };
     p.run(forward);

@@ -45,7 +45,7 @@ const golden::handler krylov("krylov", []<class T>(golden::element<T>, problem& 
                                             .b = p.input<real>("b", 0, 1),
                                             .c = p.input<real>("c", 0, 1),
                                             .v = p.input<real>("v", 0, 1, 2),
-                                            .length = p.flag<index>("L"),
+                                            .length = p.flag<index>("L", p.shape("v").at(2)),
                                             .k = p.output<real>("k", 0, 1),
                                             .AbL = p.output<real>("AbL", 0, 1, 2),
                                             .AL = p.output<real>("AL", 0, 1, 2),

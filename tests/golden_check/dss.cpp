@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <cmath>
 #include <complex>
 #include <cstddef>
 #include <string>
@@ -6,10 +6,10 @@
 
 #include <ssmkit/args/dss_kernel.hpp>
 #include <ssmkit/args/dss_kernel_backward.hpp>
-#include <ssmkit/args/s4d_kernel.hpp>
-#include <ssmkit/args/s4d_kernel_backward.hpp>
 
-#include "golden.hpp"
+#include <common/gss_dss.hpp>
+
+#include "matrices.hpp"
 
 namespace {
 
@@ -68,8 +68,8 @@ const golden::handler dss_kernel(
         using E = std::complex<R>;
         p.descriptive("L");
         const auto version = p.flag<std::string>("version");
-        const bool two_steps = p.flag<bool>("sep_dt_re_im");
-        const stored_poles poles(p, version, p.flag<double>("max_real_Lambda"));
+        const bool two_steps = p.flag<bool>("sep_dt_re_im", p.shape("log_dt").size() == 2);
+        const stored_poles poles(p, version, p.flag<double>("max_real_Lambda", 1e-4));
         // (dim) or (dim, 2)
         const auto log_delta = two_steps ? p.input<double>("log_dt", 0, 1) : p.input<double>("log_dt", 0, new_axis);
         const index dim = log_delta.extent(0), state = static_cast<index>(poles.values.size());
@@ -87,7 +87,7 @@ const golden::handler dss_kernel(
             .A = {poles.values, state},
             .W = p.input<E>("W", 0, 1, 2),
             .scaling = version == "softmax" ? dss_scaling::softmax : scaled ? dss_scaling::exponential : dss_scaling::none,
-            .epsilon = p.flag<double>("epsilon"),
+            .epsilon = p.flag<double>("epsilon", 1e-7),
             .K = p.output<R>("K", 0, 1, 2)};
         p.run(forward);
         if (!p.has("dout")) return;
@@ -110,76 +110,36 @@ const golden::handler dss_kernel(
     },
     golden::tolerance{.f64 = 1e-10, .f32 = 1e-5});
 
-/// GSS's layer on normalised inputs: the zero-order hold with Δ = 1, whose poles all channels share, and a causal convolution.
+/// GSS on normalised inputs; the files hold complex parameters as two tensors.
 const golden::handler gss_dss(
     "gss_dss",
     []<class T>(golden::element<T>, problem& p) {
         using R = ssmkit::compute_t<T>;
-        using E = std::complex<R>;
-        const auto u = p.input<R>("u", 0, 1, 2);
+        const auto tokens = p.input<R>("u", 0, 1, 2);
+        const mamba::matrix<R> u = golden::tokens_of(tokens);
         const auto re = p.input<double>("Lambda_real", 0), im = p.input<double>("Lambda_imag", 0);
-        const auto C_re = p.input<R>("C_real", 0, 1), C_im = p.input<R>("C_imag", 0, 1);
-        const auto D = p.input<R>("param_D", 0);
-        const auto y = p.output<R>("y", 0, 1, 2);
-        const bool exponential = p.flag<bool>("lambda_imag_exp");
-        const index batch = u.extent(0), length = u.extent(1), dim = u.extent(2), state = re.extent(0);
-
-        const double one = 1;
-        std::vector<complex> A, dA(static_cast<std::size_t>(state));
-        std::vector<E> B(static_cast<std::size_t>(state), E(1)), C, dC(static_cast<std::size_t>(dim * state));
-        for (index n = 0; n < state; ++n) A.emplace_back(-std::exp(re[n]), exponential ? std::exp(im[n]) : im[n]);
-        for (index h = 0; h < dim; ++h) {
-            for (index n = 0; n < state; ++n) C.emplace_back(C_re(h, n), C_im(h, n));
-        }
-        std::vector<R> K(static_cast<std::size_t>(dim * length)), dK(K.size());
-        const ssmkit::s4d_kernel_args<R> forward{.delta = {&one, {dim, state}, {0, 0}},
-                                                 .A = {A, 1, state},
-                                                 .B = {B, 1, state},
-                                                 .C = {C, 1, dim, state},
-                                                 .conjugate_pairs = false,
-                                                 .K = {K, 1, dim, length}};
-        p.run(forward);
-        const auto at = [&](index h, index l) { return static_cast<std::size_t>(h * length + l); };
-        for (index b = 0; b < batch; ++b) {
-            for (index h = 0; h < dim; ++h) {
-                for (index t = 0; t < length; ++t) {
-                    R sum = D[h] * u(b, t, h);
-                    for (index l = 0; l <= t; ++l) sum += K[at(h, l)] * u(b, t - l, h);
-                    y(b, t, h) = sum;
-                }
-            }
-        }
+        const bool exponential = p.flag<bool>("lambda_imag_exp", true);
+        const mamba::matrix<R> C_re = golden::matrix_of<R>(p, "C_real", 0, 1), C_im = golden::matrix_of<R>(p, "C_imag", 0, 1);
+        const index state = re.extent(0), batch = tokens.extent(0);
+        layers::gss_weights<R> weights{.A = mamba::row<complex>(state),
+                                       .C = mamba::matrix<std::complex<R>>(C_re.rows(), C_re.cols()),
+                                       .D = golden::row_of<R>(p, "param_D")};
+        for (index n = 0; n < state; ++n) weights.A[n] = {-std::exp(re[n]), exponential ? std::exp(im[n]) : im[n]};
+        weights.C.real() = C_re;
+        weights.C.imag() = C_im;
+        layers::gss_activations<R> kept;
+        golden::hand_in(p.output<R>("y", 0, 1, 2), layers::gss_dss(weights, u, batch, p.operations(), kept));
         if (!p.has("dout")) return;
-
-        const auto dy = p.input<R>("dout", 0, 1, 2);
-        const auto du = p.output<R>("d_u", 0, 1, 2);
-        const auto dD = p.output<R>("d_param_D", 0);
-        for (index h = 0; h < dim; ++h) {
-            dD[h] = 0;
-            for (index b = 0; b < batch; ++b) {
-                for (index t = 0; t < length; ++t) {
-                    dD[h] += dy(b, t, h) * u(b, t, h);
-                    R sum = D[h] * dy(b, t, h);
-                    for (index l = 0; t + l < length; ++l) sum += K[at(h, l)] * dy(b, t + l, h);
-                    du(b, t, h) = sum;
-                    for (index l = 0; l <= t; ++l) dK[at(h, l)] += dy(b, t, h) * u(b, t - l, h);
-                }
-            }
-        }
-        const ssmkit::s4d_kernel_backward_args<R> backward{
-            .forward = forward, .dK = {dK, 1, dim, length}, .dA = {dA, 1, state}, .dC = {dC, 1, dim, state}};
-        p.run(backward);
+        const mamba::matrix<R> dy = golden::tokens_of(p.input<R>("dout", 0, 1, 2));
+        const auto d = layers::gss_dss_backward(weights, u, batch, dy, p.operations(), kept);
+        golden::hand_in(p.output<R>("d_u", 0, 1, 2), d.u);
+        golden::hand_in<R>(p.output<R>("d_C_real", 0, 1), d.weights.C.real());
+        golden::hand_in<R>(p.output<R>("d_C_imag", 0, 1), d.weights.C.imag());
+        golden::hand_in(p.output<R>("d_param_D", 0), d.weights.D);
         const auto d_re = p.output<double>("d_Lambda_real", 0), d_im = p.output<double>("d_Lambda_imag", 0);
-        const auto dC_re = p.output<R>("d_C_real", 0, 1), dC_im = p.output<R>("d_C_imag", 0, 1);
-        for (std::size_t i = 0; i < A.size(); ++i) {
-            d_re[static_cast<index>(i)] = A[i].real() * dA[i].real();
-            d_im[static_cast<index>(i)] = (exponential ? A[i].imag() : 1.0) * dA[i].imag();
-        }
-        for (index h = 0; h < dim; ++h) {
-            for (index n = 0; n < state; ++n) {
-                dC_re(h, n) = dC[static_cast<std::size_t>(h * state + n)].real();
-                dC_im(h, n) = dC[static_cast<std::size_t>(h * state + n)].imag();
-            }
+        for (index n = 0; n < state; ++n) {
+            if (d_re.data()) d_re[n] = weights.A[n].real() * d.weights.A[n].real();
+            if (d_im.data()) d_im[n] = (exponential ? weights.A[n].imag() : 1.0) * d.weights.A[n].imag();
         }
     },
     golden::tolerance{.f64 = 1e-10, .f32 = 1e-5});

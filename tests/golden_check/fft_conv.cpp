@@ -28,7 +28,7 @@ constexpr golden::tolerance granted{.f64 = 2e-14, .f32 = 2e-6};  // section 19: 
 const golden::handler fftconv("fftconv", []<class T>(golden::element<T>, problem& p) {
     using R = ssmkit::compute_t<T>;
     const bool both = p.flag<bool>("bidirectional", false), swapped = p.flag<bool>("swap_channels", false);
-    const index channels = p.flag<index>("channels");
+    const index channels = p.flag<index>("channels", 1);
     const auto halves = [&](auto k, index which) {
         if (k.data() == nullptr || (which == 1 && !both)) return decltype(k){};
         return k.slice(0, which * channels, channels);

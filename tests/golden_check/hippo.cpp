@@ -107,7 +107,7 @@ const golden::handler hippo_nplr("hippo_nplr", []<class T>(golden::element<T>, p
 const golden::handler legs_ltv("legs_ltv", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
     p.descriptive("L");
-    const auto method = golden::discretization_named(p.flag<std::string>("disc"));
+    const auto method = golden::discretization_named(p.flag<std::string>("disc", "bilinear"));
     const auto state = p.flag<index>("N");
     const auto A = p.output<real>("A_stacked", 0, 1, 2);
     const auto B = p.output<real>("B_stacked", 0, 1);
@@ -119,7 +119,7 @@ const golden::handler legs_ltv("legs_ltv", []<class T>(golden::element<T>, probl
 const golden::handler legt_lti("legt_lti", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
     p.descriptive("L");
-    const auto method = golden::discretization_named(p.flag<std::string>("disc"));
+    const auto method = golden::discretization_named(p.flag<std::string>("disc", "bilinear"));
     const auto state = p.flag<index>("N");
     const double delta = p.flag<double>("dt");
     const ssmkit::dense_system<double> step = ssmkit::legt_lti(state, delta, method);
@@ -162,7 +162,7 @@ const golden::handler dss_init("dss_init", []<class T>(golden::element<T>, probl
 const golden::handler s5_init("s5_init", []<class T>(golden::element<T>, problem& p) {
     using complex = std::complex<ssmkit::compute_t<T>>;
     const ssmkit::s5_parameters start =
-        ssmkit::s5_init(p.flag<index>("ssm_size"), p.flag<index>("blocks"), p.flag<bool>("conj_sym"));
+        ssmkit::s5_init(p.flag<index>("ssm_size"), p.flag<index>("blocks", 1), p.flag<bool>("conj_sym", true));
     store<complex>(p, "Lambda", start.Lambda);
     store<complex>(p, "V", start.V);
     store<complex>(p, "Vinv", start.V_inverse);

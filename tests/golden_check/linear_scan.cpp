@@ -28,7 +28,7 @@ const golden::handler diag_scan("diag_scan", []<class T>(golden::element<T>, pro
         .a = p.input<E>("a", new_axis, 0, 1),
         .b = p.input<E>("b", new_axis, 0, 1),
         .initial_state = p.input<E>("x0", new_axis, 0),
-        .reverse = p.flag<bool>("reverse"),
+        .reverse = p.flag<bool>("reverse", false),
         .h = p.output<E>("x", new_axis, 0, 1),
     };
     scan(forward, p);

@@ -4,7 +4,7 @@
 
 #include <ssmkit/args/liquid_polyb.hpp>
 
-#include "dplr.hpp"
+#include "memory.hpp"
 
 namespace {
 

@@ -1,4 +1,5 @@
 #include <map>
+#include <numbers>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,7 @@ const golden::handler param_transforms("param_transforms", []<class T>(golden::e
 /// u and what is stored are (H, 1), or (H, M) where every state has a step of its own.
 const golden::handler dt_init("dt_init", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
-    const ssmkit::delta_range range{p.flag<double>("dt_min"), p.flag<double>("dt_max")};
+    const ssmkit::delta_range range{p.flag<double>("dt_min", 1e-3), p.flag<double>("dt_max", 1e-1)};
     const auto u = p.input<real>("u", 0, 1);
     for (const auto& [name, transform] : transforms) {
         const auto stored = p.output<real>("inv_dt." + name, 0, 1);
@@ -64,8 +65,8 @@ const golden::handler dt_init("dt_init", []<class T>(golden::element<T>, problem
 const golden::handler lru_init("lru_init", []<class T>(golden::element<T>, problem& p) {
     using real = ssmkit::compute_t<T>;
     const ssmkit::lru_parameters start =
-        ssmkit::lru_init(numbers(p.input<real>("u_nu", 0)), numbers(p.input<real>("u_theta", 0)), p.flag<double>("r_min"),
-                         p.flag<double>("r_max"), p.flag<double>("max_phase"));
+        ssmkit::lru_init(numbers(p.input<real>("u_nu", 0)), numbers(p.input<real>("u_theta", 0)), p.flag<double>("r_min", 0.0),
+                         p.flag<double>("r_max", 1.0), p.flag<double>("max_phase", 2 * std::numbers::pi));
     store(p.output<real>("nu_log", 0), start.nu_log);
     store(p.output<real>("theta_log", 0), start.theta_log);
     store(p.output<real>("gamma_log", 0), start.gamma_log);

@@ -25,7 +25,7 @@ const golden::handler s4_kernel("s4_kernel", []<class T>(golden::element<T>, pro
         .B = golden::only(p.input<complex>("B", 0, 1, 2)),
         .P = p.input<complex>("P", 0, 1, 2),
         .C = p.input<complex>("C_tilde", 0, 1, 2),
-        .prepared_length = p.flag<index>("l_kernel"),
+        .prepared_length = p.flag<index>("l_kernel", p.shape("K").at(2)),
         .rate = p.flag<double>("rate", 1.0),
         .bandlimit = limit.is_null() ? std::numeric_limits<double>::infinity() : limit.get<double>(),
         .initial_state = p.input<complex>("state", 0, 1, 2),

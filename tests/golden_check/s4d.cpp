@@ -14,6 +14,7 @@
 #include <ssmkit/discretize.hpp>
 
 #include "diagonal_parameters.hpp"
+#include "dplr.hpp"
 #include "golden.hpp"
 #include "methods.hpp"
 
@@ -99,14 +100,14 @@ const golden::handler s4d_kernel(
         using E = std::complex<R>;
         tensors<R> t;
         p.descriptive("L", "dt_tie", "n_ssm");
-        t.delta_transform = golden::transform_named(p.flag<std::string>("dt_transform"));
-        t.real_transform = golden::transform_named(p.flag<std::string>("real_transform"));
-        t.imag_transform = golden::transform_named(p.flag<std::string>("imag_transform"));
-        t.method = golden::s4d_discretization_named(p.flag<std::string>("disc"));
-        t.rate = p.flag<double>("rate");
-        const auto bandlimit = p.flag<nlohmann::json>("bandlimit");
+        t.delta_transform = golden::transform_named(p.flag<std::string>("dt_transform", "exp"));
+        t.real_transform = golden::transform_named(p.flag<std::string>("real_transform", "exp"));
+        t.imag_transform = golden::transform_named(p.flag<std::string>("imag_transform", "none"));
+        t.method = golden::s4d_discretization_named(p.flag<std::string>("disc", "zoh"));
+        t.rate = p.flag<double>("rate", 1.0);
+        const auto bandlimit = p.flag<nlohmann::json>("bandlimit", nullptr);
         if (!bandlimit.is_null()) t.bandlimit = bandlimit.get<double>();
-        const bool real = p.flag<bool>("is_real");
+        const bool real = p.flag<bool>("is_real", !p.has("A_imag"));
         golden::complex_tensor<E, 3> B, C, state, dB, dC;
         t.delta = p.input<double>("inv_dt", 0, 1);
         t.A_real = p.input<double>("A_real", 0, 1);
@@ -166,7 +167,7 @@ const golden::handler h3_diag_kernel(
         p.descriptive("L");
         tensors<R> t;
         t.imag_sign = 1;
-        t.method = golden::s4d_discretization_named(p.flag<std::string>("disc"));
+        t.method = golden::s4d_discretization_named(p.flag<std::string>("disc", "bilinear"));
         t.delta = p.input<double>("log_dt", 0, new_axis);
         t.A_real = p.input<double>("inv_A_real", 0, 1);
         t.A_imag = p.input<double>("A_imag", 0, 1);
@@ -193,27 +194,28 @@ const golden::handler s4d_step(
     []<class T>(golden::element<T>, problem& p) {
         using R = ssmkit::compute_t<T>;
         using E = std::complex<R>;
-        p.descriptive("n_ssm");
-        const auto inv_dt = p.input<double>("inv_dt", 0, 1), A_real = p.input<double>("A_real", 0, 1),
-                   A_imag = p.input<double>("A_imag", 0, 1);
-        const index dim = inv_dt.extent(0), copies = A_real.extent(0), state = A_real.extent(1);
-        const bool tied = inv_dt.extent(1) == 1;
-        const std::vector<double> delta = golden::transformed(inv_dt, positive_transform::exp, 1);
-        std::vector<std::complex<double>> A;
-        for (index s = 0; s < copies; ++s) {
-            for (index n = 0; n < state; ++n) A.emplace_back(-std::exp(A_real(s, n)), -A_imag(s, n));
-        }
+        p.descriptive("L");
+        if (p.flag<bool>("is_real", false)) throw golden::unknown("steps of a real system are unknown");
+        const golden::dplr_parameters parameters(p);
+        const index dim = parameters.dim, state = parameters.state;
+        std::vector<double> delta = parameters.delta;
+        for (double& step : delta) step *= p.flag<double>("rate", 1.0);
         const auto pole = p.output<E>("dA", 0, 1), input = p.output<E>("dB", 0, 1);
-        const ssmkit::s4d_discretize_args<R> system{.delta = {delta.data(), {dim, state}, {inv_dt.extent(1), tied ? 0 : 1}},
-                                                    .A = {A, copies, state},
-                                                    .B = p.input<E>("B", 0, 1, 2)[0],
-                                                    .method = golden::s4d_discretization_named(p.flag<std::string>("disc")),
-                                                    .pole = pole,
-                                                    .input = input};
+        const ssmkit::s4d_discretize_args<R> system{
+            .delta = {delta.data(), parameters.delta_view().extents(), parameters.delta_view().strides()},
+            .A = parameters.A_view(),
+            .B = p.input<E>("B", 0, 1, 2)[0],
+            .method = golden::s4d_discretization_named(p.flag<std::string>("disc", "zoh")),
+            .pole = pole,
+            .input = input};
         p.run(system);
         const auto y = p.output<R>("y", 0, 1, 2, 3);
         const auto u = p.input<R>("u", 0, 1, 2);
-        const ssmkit::s4d_step_args<R> a{.h = p.updated<E>("state", "next_state", 0, 1, 2),
+        const auto next = p.output<E>("next_state", 0, 1, 2);  // from zero if the file has no state
+        const auto before = p.input<E>("state", 0, 1, 2);
+        const golden::owned<E, 3> zero({u.extent(0), dim, state});
+        golden::copy<E, 3>(before.data() ? before : view<const E, 3>(zero.all), next);
+        const ssmkit::s4d_step_args<R> a{.h = next,
                                          .pole = pole,
                                          .input = input,
                                          .C = p.input<E>("C", 0, 1, 2),
@@ -222,12 +224,11 @@ const golden::handler s4d_step(
         p.run(a);
 
         const index batch = u.extent(0), length = u.extent(2);
-        const auto before = p.input<E>("state", 0, 1, 2);
         const auto after = p.output<E>("next_state_fast", 0, 1, 2);
         std::vector<std::complex<double>> log_pole;
         for (index h = 0; h < dim; ++h) {
             for (index n = 0; n < state; ++n) {
-                const std::complex<double> rate = A[static_cast<std::size_t>(h % copies * state + n)];
+                const std::complex<double> rate = system.A(h % parameters.copies, n);
                 const auto method = system.method == ssmkit::s4d_discretization::zoh ? ssmkit::discretization::zoh
                                                                                      : ssmkit::discretization::bilinear;
                 log_pole.push_back(std::log(ssmkit::discretize(rate, system.delta(h, n), method).pole));
@@ -241,7 +242,7 @@ const golden::handler s4d_step(
             for (index h = 0; h < dim; ++h) {
                 for (index n = 0; n < state; ++n) {
                     const E decay(std::exp(static_cast<double>(length) * chunk.log_pole(h, n)));
-                    after(b, h, n) = decay * before(b, h, n) + input(h, n) * chunk.sum(b, h, n);
+                    after(b, h, n) = (before.data() ? decay * before(b, h, n) : E(0)) + input(h, n) * chunk.sum(b, h, n);
                 }
             }
         }

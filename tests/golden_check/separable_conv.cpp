@@ -78,7 +78,9 @@ void run(problem& p)
 
 const golden::handler s4nd("s4nd", []<class T>(golden::element<T>, problem& p) {
     using R = ssmkit::compute_t<T>;
-    if (p.flag<int>("contract_version", 0) != 0) throw golden::unknown("this contract_version is unknown");
+    // In which order the reference multiplies: 0, for two axes, or 1, for any and without the mean over ranks.
+    const int version = p.flag<int>("contract_version", 0);
+    if (version != 0 && (version != 1 || p.flag<index>("trank", 1) != 1)) throw golden::unknown("this contract_version is unknown");
     const std::size_t axes = p.shape("u").size() - 2;
     if (axes == 1) return run<R, 1>(p);
     if (axes == 2) return run<R, 2>(p);

@@ -1,10 +1,10 @@
 #include <ssmkit/args/shift_kernel.hpp>
 
-#include "golden.hpp"
+#include "memory.hpp"
 
 namespace {
 
-using golden::index;
+using golden::index, golden::view;
 
 /// y_step, state_step: steps from `state` over all of u; next_state: the same as a chunk.
 const golden::handler shift_kernel("shift_kernel", []<class T>(golden::element<T>, golden::problem& p) {
@@ -16,7 +16,9 @@ const golden::handler shift_kernel("shift_kernel", []<class T>(golden::element<T
         .B = B, .C = C, .state = state, .K = p.output<R>("K", 0, 1, 2), .K_state = p.output<R>("K_state", 0, 1, 2, 3)};
     p.run(kernel);
     if (u.data()) {
-        const auto x = p.updated<R>("state", "state_step", 0, 1, 2);
+        const auto x = p.output<R>("state_step", 0, 1, 2);  // from zero if the file has no state
+        golden::owned<R, 3> zero(x.extents());
+        golden::copy<R, 3>(state.data() ? state : view<const R, 3>(zero.all), x);
         const auto y = p.output<R>("y_step", 0, 1, 2, 3);
         for (index t = 0; t < u.extent(2); ++t) {
             const ssmkit::shift_update_args<R> step{

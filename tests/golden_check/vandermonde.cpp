@@ -87,7 +87,7 @@ const golden::handler log_vandermonde(
         using R = ssmkit::compute_t<T>;
         using E = std::complex<R>;
         p.descriptive("L");
-        const bool conj = p.flag<bool>("conj");
+        const bool conj = p.flag<bool>("conj", p.shape("K").size() == 2);  // without it the sums are complex
         const auto x = p.input<complex>("x", 0, 1);
         const auto dx = p.output<complex>("d_x", 0, 1);
         if (!conj) {
@@ -119,7 +119,7 @@ const golden::handler vandermonde(
         for (index h = 0; h < dim; ++h) {
             for (index n = 0; n < state; ++n) z.push_back(std::log(x(h, n)));
         }
-        complex_sums<R>(p, {z, dim, state}, p.flag<bool>("conj"), {dz, dim, state});
+        complex_sums<R>(p, {z, dim, state}, p.flag<bool>("conj", false), {dz, dim, state});
         const auto dx = p.output<complex>("d_x", 0, 1);
         for (index h = 0; h < dx.extent(0); ++h) {
             for (index n = 0; n < state; ++n) dx(h, n) = dz[static_cast<std::size_t>(h * state + n)] / std::conj(x(h, n));

@@ -288,7 +288,7 @@ void s4_backward_group(const s4_kernel_backward_args<T>& a, const s4_backward_pl
         std::fill_n(m.totals, plan.totals(), 0.0);
         for (index first = 0; first < s.padded && s.rows() > 0 && s.length > 0; first += s4_chunk) {
             const index count = std::min(s4_chunk, s.padded - first);
-            m.sums.template compute<Arch>(s, plan.nodes, first, count);
+            m.sums.template compute<Arch>(s, plan.nodes.all(), first, count);
             s4_load_upstream(plan, first, count, spectra, k * s.rows(), m.upstream);
             s4_project(plan, m, count);
             for (index i = 0; i < s.state; ++i) {

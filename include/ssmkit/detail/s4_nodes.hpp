@@ -59,6 +59,8 @@ template <class T>
 struct s4_nodes {
     T *y, *y_low;
 
+    imaginary_nodes<T> all() const { return {y, y_low}; }
+
     s4_nodes(const s4_sizes& s, arena& memory)
         : y(memory.take<T>(static_cast<std::size_t>(s.padded))), y_low(memory.take<T>(static_cast<std::size_t>(s.padded)))
     {
@@ -178,12 +180,12 @@ struct s4_sums {
     T* re(const s4_sizes& s, index x, index y) const { return values + 2 * (x * s.right() + y) * s4_chunk; }
 
     template <class Arch>
-    void compute(const s4_sizes& s, const s4_nodes<T>& nodes, index first, index count) const
+    void compute(const s4_sizes& s, const imaginary_nodes<T>& nodes, index first, index count) const
     {
         const T* in = table;
         for (index k = 0; k < s.sums(); k += cauchy_terms) {
             const index terms = std::min(cauchy_terms, s.sums() - k);
-            cauchy_sums<Arch>(imaginary_nodes<T>{nodes.y, nodes.y_low}, first, count, in, s.state, terms,
+            cauchy_sums<Arch>(nodes, first, count, in, s.state, terms,
                               values + 2 * k * s4_chunk, s4_chunk);
             in += s.state * (3 + 2 * terms);
         }

@@ -136,8 +136,8 @@ private:
     /// N numbers of the ring hold a part; another N, what wraps around.
     static index size_for(index part) { return ring::size_for(2 * part); }
 
-    /// Per sample, adding it to what remains of its part costs 0.03 ns for each sample of the part, the spectra of the earlier parts
-    /// 0.3 ns each (Zen 4, float): equal at √(10 width). Parts are rounded up, which the factor here leaves room for.
+    /// Per sample, adding it to what remains of its part costs 0.03 ns for each sample of the part, the spectra of the earlier
+    /// parts 0.3 ns each (Zen 4, float): equal at √(10 width). Parts are rounded up, which the factor here leaves room for.
     static index best_part(index width) { return static_cast<index>(std::sqrt(3.0 * static_cast<double>(width))); }
 
     index padded() const { return part_ + n; }

@@ -99,14 +99,16 @@ void check(const separable_conv_backward_args<T, Axes>& a)
             require(a.dk_reverse[i].extents() == f.k_reverse[i].extents(), op, "dk_reverse", "does not have k_reverse's shape");
         require_distinct_elements(op, "dk", a.dk[i]);
         require_distinct_elements(op, "dk_reverse", a.dk_reverse[i]);
-        for (std::size_t j = 0; j < Axes; ++j) {
-            const named_footprint outputs[] = {named("du", a.du), named("dD", a.dD), named("dk", a.dk[i]),
-                                               named("dk_reverse", a.dk_reverse[i])};
-            const named_footprint inputs[] = {named("u", f.u), named("D", f.D), named("dy", a.dy), named("k", f.k[j]),
-                                              named("k_reverse", f.k_reverse[j])};
-            require_disjoint(op, outputs, inputs);
-        }
     }
+    named_footprint outputs[2 + 2 * Axes] = {named("du", a.du), named("dD", a.dD)};
+    named_footprint inputs[3 + 2 * Axes] = {named("u", f.u), named("D", f.D), named("dy", a.dy)};
+    for (std::size_t i = 0; i < Axes; ++i) {
+        outputs[2 + 2 * i] = named("dk", a.dk[i]);
+        outputs[3 + 2 * i] = named("dk_reverse", a.dk_reverse[i]);
+        inputs[3 + 2 * i] = named("k", f.k[i]);
+        inputs[4 + 2 * i] = named("k_reverse", f.k_reverse[i]);
+    }
+    require_disjoint(op, outputs, inputs);
 }
 
 }  // namespace ssmkit

@@ -17,6 +17,11 @@ namespace parts {
 struct dss_pole {
     std::complex<double> log, gain;
     double origin;
+
+    double steps(index l) const { return static_cast<double>(l) - origin; }
+
+    /// e^{log (l - origin)}; 1 where that is no step, whatever the pole
+    std::complex<double> power(index l) const { return steps(l) == 0 ? 1 : std::exp(log * steps(l)); }
 };
 
 inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,
@@ -79,8 +84,7 @@ void dss_kernel(const dss_kernel_args<T>& a)
                 double sum = 0;
                 for (index n = 0; n < a.W.extent(2); ++n) {
                     const parts::dss_pole& p = poles[static_cast<std::size_t>(n)];
-                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * std::exp(p.log * (static_cast<double>(l) - p.origin)))
-                               .real();
+                    sum += (std::complex<double>(a.W(c, h, n)) * p.gain * p.power(l)).real();
                 }
                 a.K(c, h, l) = static_cast<T>(sum);
             }
@@ -109,10 +113,9 @@ void dss_kernel_backward(const dss_kernel_backward_args<T>& a)
                 const complex W(f.W(c, h, n));
                 complex sum = 0, weighted = 0;
                 for (index l = 0; l < length; ++l) {
-                    const double at = static_cast<double>(l) - p.origin;
-                    const complex term = static_cast<double>(a.dK(c, h, l)) * std::conj(std::exp(p.log * at));
+                    const complex term = static_cast<double>(a.dK(c, h, l)) * std::conj(p.power(l));
                     sum += term;
-                    weighted += at * term;
+                    if (p.steps(l) != 0) weighted += p.steps(l) * term;
                 }
                 if (a.dW.data()) a.dW(c, h, n) = std::complex<T>(sum * std::conj(p.gain));
                 dgain += sum * std::conj(W);

@@ -283,6 +283,8 @@ TEST_CASE("s4: names the argument that does not fit")
     rejects([](auto& a) { a.y = a.y.slice(2, 0, 6); }, "s4: y has shape");
     rejects([](auto& a) { a.A = a.A.slice(0, 0, 0), a.B = a.B.slice(0, 0, 0), a.P = a.P.slice(1, 0, 0); }, "s4: A has copies");
     rejects([](auto& a) { a.rate = 0; }, "s4: rate is not positive");
+    rejects([](auto& a) { a.rate = 1e-30; }, "s4: rate makes of the prepared length more than");
+    rejects([](auto& a) { a.rate = 1e-30, a.prepared_length = 0; }, "s4: rate makes of the prepared length more than");
     rejects([](auto& a) { a.rate = 1000; }, "s4: rate leaves nothing");
     rejects([](auto& a) { a.prepared_length = -1; }, "s4: prepared_length is negative");
     rejects([&](auto& a) { convolve(a), a.prepared_length = 69; }, "s4: u has a length above");

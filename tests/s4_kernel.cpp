@@ -283,6 +283,9 @@ TEST_CASE("s4_kernel: names the argument that does not fit")
     named("s4_kernel: delta has shape", [](auto& a) { a.forward.delta = a.forward.delta.slice(0, 0, 2); });
     named("s4_kernel: K has a length above", [](auto& a) { a.forward.prepared_length = 20; });
     named("s4_kernel: rate is not positive", [](auto& a) { a.forward.rate = 0; });
+    named("s4_kernel: rate makes of the prepared length", [](auto& a) { a.forward.rate = 1e-30; });
+    named("s4_kernel: rate makes of the prepared length", [](auto& a) { a.forward.prepared_length = index{1} << 62; });
+    named("s4_kernel_backward: rate makes of the prepared length", [](auto& a) { a.forward.rate = 1e-15; });
     named("s4_kernel: initial_state is not given", [](auto& a) { a.forward.initial_state = {}; });
     named("s4_kernel: K_state has shape", [](auto& a) { a.forward.K_state = a.forward.K_state.slice(3, 0, 2); });
     named("s4_kernel: K overlaps", [](auto& a) {

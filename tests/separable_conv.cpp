@@ -223,14 +223,27 @@ TEST_CASE("separable_conv_backward: names the argument that does not fit, gradie
     named("dk overlaps k", [](auto& a) { a.dk[0] = {const_cast<float*>(a.forward.k[1].data()), a.dk[0].extents()}; });
 }
 
-TEST_CASE("separable_conv: a NaN reaches its batch and channel and no other")
+TEST_CASE("separable_conv: a NaN reaches what depends on it, and nothing of another batch or channel")
 {
-    volume_problem<float, 2> p({9, 20}, 2, 1, true, layout::row_major);
-    p.u(1, 2, 4, 3) = quiet_nan<float>();
-    separable_conv(p.args());
-    for_each_index(p.y.view(), [&](index b, index c, index h, index i, index j) {
-        REQUIRE(is_nan(p.y(b, c, h, i, j)) == (b == 1 && h == 2));
-    });
+    for (const index width : {20, 2}) {  // as long as an axis, or so short that nothing is transformed
+        const volume_problem<float, 2> p({9, 20}, 2, 2, true, layout::row_major);
+        const auto expected = p.wide();
+        p.u(1, 2, 4, 3) = quiet_nan<float>();
+        expected.u(1, 2, 4, 3) = quiet_nan<double>();
+        const auto run = [&](auto&& op, auto a) {
+            for (auto* const kernels : {&a.k, &a.k_reverse}) {
+                for (auto& k : *kernels) k = k.slice(2, 0, std::min(width, k.extent(2)));
+            }
+            op(a);
+        };
+        run([](const auto& a) { separable_conv(a); }, p.args());
+        run([](const auto& a) { reference::separable_conv(a); }, expected.args());
+        for_each_index(p.y.view(), [&](index b, index c, index h, index i, index j) {
+            if (b != 1 || h != 2) REQUIRE(!is_nan(p.y(b, c, h, i, j)));
+            if (is_nan(expected.y(b, c, h, i, j))) REQUIRE(is_nan(p.y(b, c, h, i, j)));
+        });
+        CHECK(is_nan(expected.y(1, 1, 2, 0, 0)) == (width == 20));
+    }
 }
 
 }  // namespace ssmkit::testing

@@ -22,8 +22,8 @@ namespace ssmkit {
 ///
 /// T is how u, the gates and y are stored (float, double, bfloat16, float16); kernels and sums are in compute_t<T>. Any stride is
 /// legal: (batch, length, dim) is a view with its last two axes transposed, and y's channels may be the inner or the outer part
-/// of an axis (see flattened). A NaN or an infinity reaches all of the row of (batch, dim) that it is in, but no other row: such
-/// is a transform.
+/// of an axis (see flattened). A NaN or an infinity reaches what depends on it and, where rows are transformed, any other element
+/// of its row of (batch, dim), but no other row.
 template <class T>
 struct fft_conv_args {
     view<const T, 3> u{};                      ///< (batch, dim, length)            input

@@ -14,7 +14,8 @@ namespace ssmkit {
 ///     y = 1/ranks Σ_q (k_1^q ⊗ k_2^q ⊗ ...) * u + D u                  Nguyen et al., "S4ND", arXiv:2210.06583, section 3
 ///
 /// along every axis with kernels for both directions as in fft_conv, of which the second looks from the next sample on. Rows
-/// of a kernel are ordered by rank, then channel: q * channels + c. A NaN or an infinity reaches everything of its (batch, dim).
+/// of a kernel are ordered by rank, then channel: q * channels + c. A NaN or an infinity reaches what depends on it and
+/// may reach anything of its (batch, dim), but nothing of another.
 template <class T, std::size_t Axes>
 struct separable_conv_args {
     view<const T, 2 + Axes> u{};                     ///< (batch, dim, length ...)

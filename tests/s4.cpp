@@ -12,6 +12,7 @@
 #include "allocation_count.hpp"
 #include "catch.hpp"
 #include "s4_layer_problem.hpp"
+#include "sparse_memory.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -293,6 +294,31 @@ TEST_CASE("s4: names the argument that does not fit")
     rejects([](auto& a) { a.form = s4_form::convolution, a.initial_state = {}; }, "s4: final_state is asked for, but a conv");
     rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4: initial_state has shape");
     rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4: y overlaps u in memory");
+}
+
+TEST_CASE("s4: offsets beyond 2^31 and 2^32 elements")
+{
+    const s4_layer_problem<float> p({.length = 5, .dim = 3, .initial_state = false});
+    for (const s4_form form : {s4_form::states, s4_form::convolution}) {
+        auto near = p.args();
+        near.form = form;
+        if (form == s4_form::convolution) near.final_state = {};
+        s4(near);
+        for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
+            for (std::size_t axis = 0; axis < 3; ++axis) {
+                sparse_memory memory;
+                try {
+                    auto far = near;
+                    far.u = memory.spread(far.u, axis, stride);
+                    far.y = memory.spread(far.y, axis, stride);
+                    s4(far);
+                    CHECK(relative_error(far.y, near.y) <= 1e-6);
+                } catch (const sparse_memory::refused&) {
+                    WARN("no address space for stride " << stride);
+                }
+            }
+        }
+    }
 }
 
 }  // namespace

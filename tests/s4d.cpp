@@ -8,6 +8,7 @@
 #include "allocation_count.hpp"
 #include "catch.hpp"
 #include "s4d_layer_problem.hpp"
+#include "sparse_memory.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -276,6 +277,31 @@ TEST_CASE("s4d: names the argument that does not fit")
         "s4d: final_state is asked for, but a convolution");
     rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4d: initial_state has shape");
     rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4d: y overlaps u in memory");
+}
+
+TEST_CASE("s4d: offsets beyond 2^31 and 2^32 elements")
+{
+    const s4d_layer_problem<float> p({.length = 5, .dim = 3, .initial_state = false});
+    for (const s4d_form form : {s4d_form::states, s4d_form::convolution}) {
+        auto near = p.args();
+        near.form = form;
+        if (form == s4d_form::convolution) near.final_state = {};
+        s4d(near);
+        for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
+            for (std::size_t axis = 0; axis < 3; ++axis) {
+                sparse_memory memory;
+                try {
+                    auto far = near;
+                    far.u = memory.spread(far.u, axis, stride);
+                    far.y = memory.spread(far.y, axis, stride);
+                    s4d(far);
+                    CHECK(relative_error(far.y, near.y) <= 1e-6);
+                } catch (const sparse_memory::refused&) {
+                    WARN("no address space for stride " << stride);
+                }
+            }
+        }
+    }
 }
 
 }  // namespace

@@ -321,5 +321,14 @@ TEST_CASE("s4: offsets beyond 2^31 and 2^32 elements")
     }
 }
 
+TEST_CASE("s4: a convolution without outputs writes none")
+{
+    const s4_layer_problem<float> p({.length = 9, .channels = 0, .initial_state = false});
+    auto a = p.args();
+    a.final_state = {};
+    a.form = s4_form::convolution;
+    CHECK_NOTHROW(s4(a));
+}
+
 }  // namespace
 }  // namespace ssmkit::testing

@@ -329,5 +329,14 @@ TEST_CASE("s4d: a state that dies away stays fast, and the caller's mode stays")
     CHECK(tiny / 2 > 0);
 }
 
+TEST_CASE("s4d: a convolution without outputs writes none")
+{
+    const s4d_layer_problem<float> p({.length = 9, .channels = 0, .initial_state = false});
+    auto a = p.args();
+    a.final_state = {};
+    a.form = s4d_form::convolution;
+    CHECK_NOTHROW(s4d(a));
+}
+
 }  // namespace
 }  // namespace ssmkit::testing

@@ -36,7 +36,7 @@ struct s4_convolution {
         R* const K = memory.take<R>(static_cast<std::size_t>(channels * dim * length));
         kernel.K = {K, channels, dim, length};
         const auto rows = [&]<class E>(const view<E, 3>& v) { return (a.reverse ? v.reversed(1) : v).transposed(1, 2); };
-        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = flattened(rows(a.y), channels)};
+        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = split_channels(rows(a.y), channels, dim)};
     }
 
     /// Bytes besides the kernel's.

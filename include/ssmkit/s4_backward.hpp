@@ -39,7 +39,7 @@ struct s4_gradients {
             return v.data() ? (f.reverse ? v.reversed(1) : v).transposed(1, 2) : view<E, 3>{};
         };
         convolution.forward = {.u = rows(f.u), .k = kernel.K, .D = f.D};
-        convolution.dy = flattened(rows(a.dy), channels);
+        convolution.dy = split_channels(rows(a.dy), channels, dim);
         convolution.du = rows(a.du);
         convolution.dk = dK;
         convolution.dD = a.dD;

@@ -40,7 +40,7 @@ struct s4d_convolution {
         kernel = {.delta = a.delta, .A = a.A, .B = a.B, .C = a.C, .method = a.method, .rate = a.rate,
                   .conjugate_pairs = a.conjugate_pairs, .K = {K, channels, dim, length}};
         const auto rows = [&]<class E>(const view<E, 3>& v) { return (a.reverse ? v.reversed(1) : v).transposed(1, 2); };
-        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = flattened(rows(a.y), channels)};
+        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = split_channels(rows(a.y), channels, dim)};
     }
 
     /// Bytes besides the kernel's.

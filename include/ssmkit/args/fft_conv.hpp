@@ -47,6 +47,14 @@ view<T, 4> flattened(const view<T, 3>& y, index channels, bool swapped = false)
 
 namespace detail {
 
+/// flattened where dim is known, which no channels at all do not tell.
+template <class T>
+view<T, 4> split_channels(const view<T, 3>& y, index channels, index dim)
+{
+    const index step = y.stride(1);
+    return {y.data(), {y.extent(0), channels, dim, y.extent(2)}, {y.stride(0), step * dim, step, y.stride(2)}};
+}
+
 /// Checks of everything that the forward and the backward pass read.
 template <class T>
 void check_fft_conv_inputs(const char* op, const fft_conv_args<T>& a)

@@ -97,6 +97,23 @@ TEST_CASE("check: an output must have distinct elements")
     CHECK(problem({data.data(), {1, 4}, {0, 1}}).empty());  // a stride that is never used
     CHECK(problem({data.data(), {0, 4}, {0, 0}}).empty());
     CHECK(problem({data.data() + 7, {2, 4}, {-4, -1}}).empty());
+    CHECK(problem({data.data(), {4, 4}, {1, 1}}) == "op: y is written but has strides by which two indices name one element");
+    CHECK(problem({data.data(), {2, 3}, {3, 2}}).empty());  // neither inside the other, and yet apart
+    // All pairs of axes, against the set of their addresses.
+    for (const index rows : {1, 2, 3, 5}) {
+        for (const index columns : {1, 2, 4}) {
+            for (index s = -7; s <= 7; ++s) {
+                for (index t = -7; t <= 7; ++t) {
+                    std::set<index> addresses;
+                    for (index i = 0; i < rows; ++i) {
+                        for (index k = 0; k < columns; ++k) addresses.insert(i * s + k * t);
+                    }
+                    const bool distinct = addresses.size() == static_cast<std::size_t>(rows * columns);
+                    REQUIRE(problem({data.data(), {rows, columns}, {s, t}}).empty() == distinct);
+                }
+            }
+        }
+    }
 }
 
 TEST_CASE("check: halves of one buffer do not overlap")

@@ -7,6 +7,7 @@
 #include "allocation_count.hpp"
 #include "catch.hpp"
 #include "convs5_problem.hpp"
+#include "sparse_memory.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -154,6 +155,26 @@ TEST_CASE("convs5: names the argument that does not fit")
     named("y has shape", [](auto& a) { a.y = a.y.slice(4, 0, 1); });
     named("final_state has shape", [](auto& a) { a.final_state = a.final_state.slice(2, 0, 1); });
     named("y overlaps u", [](auto& a) { a.u = view<const float, 5>(a.y); });
+}
+
+TEST_CASE("convs5: offsets beyond 2^31 and 2^32 elements")
+{
+    const convs5_problem<float> p({.length = 3, .height = 2, .width = 3});
+    convs5(p.args());
+    for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
+        for (std::size_t axis = 0; axis < 5; ++axis) {
+            sparse_memory memory;
+            try {
+                auto far = p.args();
+                far.u = memory.spread(far.u, axis, stride);
+                far.y = memory.spread(far.y, axis, stride);
+                convs5(far);
+                CHECK(same_bits(far.y, p.y.view()));
+            } catch (const sparse_memory::refused&) {
+                WARN("no address space for stride " << stride);
+            }
+        }
+    }
 }
 
 }  // namespace ssmkit::testing

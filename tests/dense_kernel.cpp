@@ -192,4 +192,18 @@ TEST_CASE("dense_kernel: names the argument that does not fit")
     CHECK(complaint_of([&] { dense_kernel_backward(b); }).find("dense_kernel_backward: dB overlaps dA") == 0);
 }
 
+TEST_CASE("dense_kernel_backward: kernels of no taps have no gradients, and nothing is written beside them")
+{
+    // So many states that one of them too many lands in what the allocator keeps beside the memory.
+    const dense_problem<double> p(1, 1, 200, 2, 0);
+    const double none = 0;
+    auto a = p.backward();
+    a.dK = {&none, 1, 1, 0};
+    a.dK_state = {&none, 2, 1, 1, 0};
+    p.dinitial_state.view()(0, 0, 0) = 7;
+    dense_kernel_backward(a);
+    const auto zero = [](const auto& t) { for_each_index(t.view(), [&](auto... i) { REQUIRE(std::abs(t(i...)) == 0); }); };
+    zero(p.dA), zero(p.dB), zero(p.dC), zero(p.ddelta), zero(p.dinitial_state);
+}
+
 }  // namespace ssmkit::testing

@@ -116,4 +116,19 @@ TEST_CASE("dss_kernel: names the argument that does not fit")
     named("K overlaps W", [](auto& a) { a.W = {reinterpret_cast<std::complex<float>*>(a.K.data()), a.W.extents()}; });
 }
 
+TEST_CASE("dss_kernel: without a gain the first tap depends on no pole, NaN or not")
+{
+    for (const index length : {1, 2}) {
+        const dss_problem<float> p({.state = 19, .length = length}, {.scaling = dss_scaling::none});
+        p.A(18) = quiet_nan<complex_double>();
+        const auto expected = p.wide();
+        p.run();
+        expected.run_reference();
+        CHECK(!is_nan(p.K(0, 0, 0)));
+        CHECK(is_nan(p.dW(0, 0, 18)) == (length == 2));
+        CHECK(same_nans(p.K, expected.K));
+        CHECK(same_nans(p.dW, expected.dW));
+    }
+}
+
 }  // namespace ssmkit::testing

@@ -173,6 +173,9 @@ TEST_CASE("fft_conv_stream: empty calls, empty shapes, and what does not fit")
               fft_conv_stream<float>(2, p.k.view(), p.D.view().slice(1, 0, 2));
           }).find("fft_conv_stream: D has shape") == 0);
     CHECK(stream.position() == 0);
+    fft_conv_stream<float> alone(p.u.view().extent(0), p.k.view(), p.D.view(), 0, 0);  // no worker: the calling thread
+    alone(p.u.view(), p.y.view());
+    CHECK(alone.position() == 10);
 }
 
 }  // namespace ssmkit::testing

@@ -174,4 +174,16 @@ TEST_CASE("long_conv_kernel: names the argument that does not fit")
     CHECK(complaint([&] { long_conv_kernel_backward(b); }).find("long_conv_kernel_backward: dkernel overlaps kernel") == 0);
 }
 
+TEST_CASE("long_conv_kernel: a window that nothing is smoothed with does not matter")
+{
+    const regular_problem<double> one({1, 2, 9}, long_conv_smoothing::none, 1);
+    long_conv_kernel(one.args());
+    for (const index window : {index{-9}, index{-1000}, index{0}, index{1} << 61}) {
+        const regular_problem<double> other({1, 2, 9}, long_conv_smoothing::none, window);
+        CHECK(long_conv_kernel_workspace_size(other.args()) == long_conv_kernel_workspace_size(one.args()));
+        long_conv_kernel(other.args());
+        CHECK(same_bits(one.K, other.K));
+    }
+}
+
 }  // namespace ssmkit::testing

@@ -13,6 +13,7 @@
 #include "complaint.hpp"
 #include "layer_checks.hpp"
 #include "s4_layer_problem.hpp"
+#include "sparse_memory.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -202,6 +203,8 @@ TEST_CASE("s4: names the argument that does not fit")
     rejects([](auto& a) { a.y = a.y.slice(2, 0, 6); }, "s4: y has shape");
     rejects([](auto& a) { a.A = a.A.slice(0, 0, 0), a.B = a.B.slice(0, 0, 0), a.P = a.P.slice(1, 0, 0); }, "s4: A has copies");
     rejects([](auto& a) { a.rate = 0; }, "s4: rate is not positive");
+    rejects([](auto& a) { a.rate = 1e-30; }, "s4: rate makes of the prepared length more than");
+    rejects([](auto& a) { a.rate = 1e-30, a.prepared_length = 0; }, "s4: rate makes of the prepared length more than");
     rejects([](auto& a) { a.rate = 1000; }, "s4: rate leaves nothing");
     rejects([](auto& a) { a.prepared_length = -1; }, "s4: prepared_length is negative");
     rejects([&](auto& a) { convolve(a), a.prepared_length = 69; }, "s4: u has a length above");
@@ -210,6 +213,40 @@ TEST_CASE("s4: names the argument that does not fit")
     rejects([](auto& a) { a.form = s4_form::convolution, a.initial_state = {}; }, "s4: final_state is asked for, but a conv");
     rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4: initial_state has shape");
     rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4: y overlaps u in memory");
+}
+
+TEST_CASE("s4: offsets beyond 2^31 and 2^32 elements")
+{
+    const s4_layer_problem<float> p({.length = 5, .dim = 3, .initial_state = false});
+    for (const s4_form form : {s4_form::states, s4_form::convolution}) {
+        auto near = p.args();
+        near.form = form;
+        if (form == s4_form::convolution) near.final_state = {};
+        s4(near);
+        for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
+            for (std::size_t axis = 0; axis < 3; ++axis) {
+                sparse_memory memory;
+                try {
+                    auto far = near;
+                    far.u = memory.spread(far.u, axis, stride);
+                    far.y = memory.spread(far.y, axis, stride);
+                    s4(far);
+                    CHECK(relative_error(far.y, near.y) <= 1e-6);
+                } catch (const sparse_memory::refused&) {
+                    WARN("no address space for stride " << stride);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("s4: a convolution without outputs writes none")
+{
+    const s4_layer_problem<float> p({.length = 9, .channels = 0, .initial_state = false});
+    auto a = p.args();
+    a.final_state = {};
+    a.form = s4_form::convolution;
+    CHECK_NOTHROW(s4(a));
 }
 
 }  // namespace

@@ -87,6 +87,7 @@ TEMPLATE_TEST_CASE("s4_backward: agrees with the composed references", "", float
     }
     compare<TestType>({.batch = 0, .length = 5, .dim = 2, .copies = 1, .initial_state = false});
     compare<TestType>({.length = 5, .dim = 0, .copies = 1, .initial_state = false});
+    compare<TestType>({.length = 5, .dim = 2, .copies = 1, .channels = 0, .initial_state = false});
 }
 
 TEST_CASE("s4_backward: writes what it is asked for, the same")

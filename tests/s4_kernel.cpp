@@ -187,6 +187,8 @@ TEST_CASE("s4_kernel: names the argument that does not fit")
     named("delta has shape", [](auto& a) { a.delta = a.delta.slice(0, 0, 2); });
     named("K has a length above", [](auto& a) { a.prepared_length = 20; });
     named("rate is not positive", [](auto& a) { a.rate = 0; });
+    named("rate makes of the prepared length", [](auto& a) { a.rate = 1e-30; });
+    named("rate makes of the prepared length", [](auto& a) { a.prepared_length = index{1} << 62; });
     named("initial_state is not given", [](auto& a) { a.initial_state = {}; });
     named("K_state has shape", [](auto& a) { a.K_state = a.K_state.slice(3, 0, 2); });
     named("K overlaps", [](auto& a) {

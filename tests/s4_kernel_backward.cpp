@@ -186,6 +186,7 @@ TEST_CASE("s4_kernel_backward: names the argument that does not fit")
         INFO(said);
         CHECK(said.find(std::string("s4_kernel_backward: ") + text) == 0);
     };
+    named("rate makes of the prepared length", [](auto& a) { a.forward.rate = 1e-15; });
     named("dK has shape", [](auto& a) { a.dK = a.dK.slice(1, 0, 2); });
     named("dP has shape", [](auto& a) { a.dP = a.dP.slice(2, 0, 2); });
     named("dC overlaps dB", [](auto& a) { a.dB = {a.dC.data(), a.dB.extents()}; });

@@ -219,4 +219,22 @@ TEST_CASE("s4_step, s4_step_setup: name the argument that does not fit")
     setup("gain overlaps pole", [](auto& a) { a.gain = a.pole; });
 }
 
+TEST_CASE("s4_dense: names the argument that does not fit")
+{
+    const step_problem<double> p({.channels = 2, .rank = 2, .batch = 1});
+    const auto named = [&](const char* text, auto&& spoil, index h = 1) {
+        auto a = p.setup();
+        view<const std::complex<double>, 3> C = p.model.C;
+        spoil(a, C);
+        CHECK(complaint([&] { s4_dense(a, C, h); }).find(std::string("s4_dense: ") + text) == 0);
+    };
+    named("A has shape", [](auto& a, auto&) { a.A = a.A.slice(1, 0, 2); });
+    named("A has copies", [](auto& a, auto&) { a.A = a.A.slice(0, 0, 0), a.B = a.B.slice(0, 0, 0), a.P = a.P.slice(1, 0, 0); });
+    named("B has shape", [](auto& a, auto&) { a.B = {}; });
+    named("P has shape", [](auto& a, auto&) { a.P = a.P.slice(2, 0, 1); });
+    named("delta has shape", [](auto& a, auto&) { a.delta = a.delta.slice(0, 0, 1); });
+    named("C has shape", [](auto&, auto& C) { C = C.slice(2, 0, 1), C = {C.data(), {C.extent(0), C.extent(1), -1}}; });
+    named("h is no channel", [](auto&, auto&) {}, -1);
+}
+
 }  // namespace ssmkit::testing

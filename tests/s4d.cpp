@@ -1,5 +1,6 @@
 #include <ssmkit/s4d.hpp>
 
+#include <chrono>
 #include <cmath>
 #include <complex>
 #include <limits>
@@ -13,6 +14,7 @@
 #include "complaint.hpp"
 #include "layer_checks.hpp"
 #include "s4d_layer_problem.hpp"
+#include "sparse_memory.hpp"
 
 namespace ssmkit::testing {
 namespace {
@@ -200,6 +202,64 @@ TEST_CASE("s4d: names the argument that does not fit")
         "s4d: final_state is asked for, but a convolution");
     rejects([](auto& a) { a.initial_state = a.initial_state.slice(0, 0, 1); }, "s4d: initial_state has shape");
     rejects([](auto& a) { a.u = view<const float, 3>(a.y.data(), a.u.extents()); }, "s4d: y overlaps u in memory");
+}
+
+TEST_CASE("s4d: offsets beyond 2^31 and 2^32 elements")
+{
+    const s4d_layer_problem<float> p({.length = 5, .dim = 3, .initial_state = false});
+    for (const s4d_form form : {s4d_form::states, s4d_form::convolution}) {
+        auto near = p.args();
+        near.form = form;
+        if (form == s4d_form::convolution) near.final_state = {};
+        s4d(near);
+        for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
+            for (std::size_t axis = 0; axis < 3; ++axis) {
+                sparse_memory memory;
+                try {
+                    auto far = near;
+                    far.u = memory.spread(far.u, axis, stride);
+                    far.y = memory.spread(far.y, axis, stride);
+                    s4d(far);
+                    CHECK(relative_error(far.y, near.y) <= 1e-6);
+                } catch (const sparse_memory::refused&) {
+                    WARN("no address space for stride " << stride);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("s4d: a state that dies away stays fast, and the caller's mode stays")
+{
+    for (const layout form : {layout::row_major, layout::time_contiguous}) {
+        const auto seconds = [&](bool silent) {
+            s4d_layer_problem<float> p(
+                {.batch = 1, .length = 4000, .dim = 16, .state = 4, .copies = 1, .initial_state = false, .form = form});
+            p.A.fill([](auto...) { return std::complex<double>(-0.05, 0); });
+            p.u.fill([&](index, index t, index) { return silent ? (t == 0 ? 1e-36f : 0.0f) : 1.0f; });
+            auto a = p.args();
+            a.form = s4d_form::states;
+            double best = 1e30;
+            for (int i = 0; i < 9; ++i) {
+                const auto start = std::chrono::steady_clock::now();
+                s4d(a);
+                best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+            }
+            return best;
+        };
+        CHECK(seconds(true) <= 2 * seconds(false));
+    }
+    volatile float tiny = std::numeric_limits<float>::min();
+    CHECK(tiny / 2 > 0);
+}
+
+TEST_CASE("s4d: a convolution without outputs writes none")
+{
+    const s4d_layer_problem<float> p({.length = 9, .channels = 0, .initial_state = false});
+    auto a = p.args();
+    a.final_state = {};
+    a.form = s4d_form::convolution;
+    CHECK_NOTHROW(s4d(a));
 }
 
 }  // namespace

@@ -140,6 +140,14 @@ TEMPLATE_TEST_CASE("s4d_backward: the convolution gives the same", "", float, do
             check_gradients(q, expected);
         }
     }
+    // Without outputs, gradients are zeros.
+    const s4d_layer_backward_problem<TestType> none({.length = 9, .channels = 0, .initial_state = false});
+    const auto zeros = none.wide();
+    reference::s4d_backward(zeros.args());
+    auto without = none.args();
+    without.forward.form = s4d_form::convolution;
+    s4d_backward(without);
+    check_gradients(none, zeros);
     // The kernel's gradient asks for more memory than the transforms.
     for (const index length : {0, 1, 250}) {
         s4d_layer_setup s{.batch = length == 1 ? 0 : 1, .length = length, .dim = 300, .state = 100, .initial_state = false};

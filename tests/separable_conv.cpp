@@ -198,4 +198,52 @@ TEST_CASE("separable_conv: names the argument that does not fit")
     named("y overlaps u", [](auto& a) { a.y = {const_cast<float*>(a.u.data()), a.y.extents()}; });
 }
 
+TEST_CASE("separable_conv_backward: names the argument that does not fit, gradients of different axes included")
+{
+    const volume_problem<float, 2> p({6, 6}, 2, 1, true, layout::row_major);
+    const auto named = [&](const char* text, auto&& spoil) {
+        auto a = p.backward_args();
+        spoil(a);
+        std::string said;
+        try {
+            separable_conv_backward(a);
+        } catch (const shape_error& e) {
+            said = e.what();
+        }
+        INFO(said);
+        CHECK(said.find(std::string("separable_conv_backward: ") + text) == 0);
+    };
+    named("dy does not have", [](auto& a) { a.dy = a.dy.slice(4, 0, 2); });
+    named("du does not have", [](auto& a) { a.du = a.du.slice(3, 0, 2); });
+    named("dk does not have", [](auto& a) { a.dk[1] = a.dk[1].slice(2, 0, 2); });
+    named("dk_reverse does not have", [](auto& a) { a.dk_reverse[0] = a.dk_reverse[0].slice(2, 0, 2); });
+    named("dD has shape", [](auto& a) { a.dD = a.dD.slice(0, 0, 1); });
+    named("dk overlaps dk", [](auto& a) { a.dk[1] = {a.dk[0].data(), a.dk[1].extents()}; });
+    named("dk_reverse overlaps dk", [](auto& a) { a.dk_reverse[1] = {a.dk[0].data(), a.dk_reverse[1].extents()}; });
+    named("dk overlaps k", [](auto& a) { a.dk[0] = {const_cast<float*>(a.forward.k[1].data()), a.dk[0].extents()}; });
+}
+
+TEST_CASE("separable_conv: a NaN reaches what depends on it, and nothing of another batch or channel")
+{
+    for (const index width : {20, 2}) {  // as long as an axis, or so short that nothing is transformed
+        const volume_problem<float, 2> p({9, 20}, 2, 2, true, layout::row_major);
+        const auto expected = p.wide();
+        p.u(1, 2, 4, 3) = quiet_nan<float>();
+        expected.u(1, 2, 4, 3) = quiet_nan<double>();
+        const auto run = [&](auto&& op, auto a) {
+            for (auto* const kernels : {&a.k, &a.k_reverse}) {
+                for (auto& k : *kernels) k = k.slice(2, 0, std::min(width, k.extent(2)));
+            }
+            op(a);
+        };
+        run([](const auto& a) { separable_conv(a); }, p.args());
+        run([](const auto& a) { reference::separable_conv(a); }, expected.args());
+        for_each_index(p.y.view(), [&](index b, index c, index h, index i, index j) {
+            if (b != 1 || h != 2) REQUIRE(!is_nan(p.y(b, c, h, i, j)));
+            if (is_nan(expected.y(b, c, h, i, j))) REQUIRE(is_nan(p.y(b, c, h, i, j)));
+        });
+        CHECK(is_nan(expected.y(1, 1, 2, 0, 0)) == (width == 20));
+    }
+}
+
 }  // namespace ssmkit::testing

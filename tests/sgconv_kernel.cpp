@@ -244,4 +244,31 @@ TEST_CASE("sgconv_kernel: names the argument that does not fit")
     CHECK(complaint([&] { sgconv_kernel_backward(b); }).find("sgconv_kernel_backward: ddecay") == 0);
 }
 
+TEST_CASE("sgconv_kernel: a NaN reaches exactly what depends on it")
+{
+    for (unsigned options = 0; options < 64; ++options) {
+        for (index what = 0; what < 5; ++what) {
+            for (const index length : {9, 30, 70}) {  // cropped and filled
+                const sg_setup s = sg_setup{.length = length}.with_options(options);
+                const sg_problem<float> p(s);
+                if (what == 0) p.w(1, 0, 2, 1) = quiet_nan<float>();
+                if (what == 1) p.dK(1, 2, options % 2 == 0 ? 0 : length - 1) = quiet_nan<float>();
+                if (what == 2) p.multiplier(1) = quiet_nan<float>();
+                if (what == 3) p.decay(1) = quiet_nan<float>();
+                if (what == 4) p.norm(1, 1) = quiet_nan<float>();
+                const auto expected = p.wide();
+                sgconv_kernel(p.args());
+                sgconv_kernel_backward(p.backward_args());
+                reference::sgconv_kernel(expected.args());
+                reference::sgconv_kernel_backward(expected.backward_args());
+                INFO("options " << options << " what " << what << " length " << length);
+                CHECK(same_nans(p.K, expected.K));
+                CHECK(same_nans(p.new_norm, expected.new_norm));
+                CHECK(same_nans(p.dw, expected.dw));
+                if (s.decay) CHECK(same_nans(p.ddecay, expected.ddecay));
+            }
+        }
+    }
+}
+
 }  // namespace ssmkit::testing

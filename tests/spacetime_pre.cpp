@@ -28,6 +28,9 @@ TEST_CASE("moving_average_residuals: sums are zero, a window of one leaves nothi
     CHECK(complaint_of([&] {
               moving_average_residuals({wrong, 3}, out.view());
           }).find("moving_average_residuals: windows is not") == 0);
+    const view<double, 2> shared(out.view().data(), {3, 4}, {0, 1});
+    CHECK(complaint_of([&] { moving_average_residuals({windows, 3}, shared); }).find("moving_average_residuals: out") == 0);
+    CHECK(complaint_of([&] { difference_kernels(shared); }).find("difference_kernels: out") == 0);
 }
 
 }  // namespace ssmkit::testing

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -192,13 +193,26 @@ inline bool may_overlap(footprint a, footprint b, std::size_t outer = 0)
     return may_overlap(a, b, outer + 1);
 }
 
-/// Throws if two indices of an output name the same element.
+/// True if steps along two axes, of one or both, lead back to an element: k steps of one are m of the other.
+inline bool axes_meet(std::int64_t extent, std::int64_t stride, std::int64_t other_extent, std::int64_t other_stride)
+{
+    const std::int64_t a = stride < 0 ? -stride : stride, b = other_stride < 0 ? -other_stride : other_stride;
+    if (extent <= 1 || other_extent <= 1 || b * (other_extent - 1) < a || a * (extent - 1) < b) return false;
+    const std::int64_t common = std::gcd(a, b);
+    return b / common < extent && a / common < other_extent;
+}
+
+/// Throws if two indices of an output that differ in one axis or two name the same element.
 template <class T, std::size_t Rank>
 void require_distinct_elements(const char* op, const char* argument, const view<T, Rank>& out)
 {
+    if (out.empty()) return;
     for (std::size_t i = 0; i < Rank; ++i) {
-        require(out.empty() || out.extent(i) <= 1 || out.stride(i) != 0, op, argument,
-                "is written but has stride 0 along an axis");
+        require(out.extent(i) <= 1 || out.stride(i) != 0, op, argument, "is written but has stride 0 along an axis");
+        for (std::size_t k = 0; k < i; ++k) {
+            require(!axes_meet(out.extent(i), out.stride(i), out.extent(k), out.stride(k)), op, argument,
+                    "is written but has strides by which two indices name one element");
+        }
     }
 }
 

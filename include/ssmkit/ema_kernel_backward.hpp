@@ -52,10 +52,12 @@ void ema_kernel_backward(const ema_kernel_backward_args<T>& a, workspace memory 
         m.channel.load(f, h);
         m.moments.prepare(c.poles);
         // By the sums of dK_1, dK_2, ..., as in diagonal_kernel.hpp: no division by q.
-        m.moments.of(length > 0 ? a.dK[h].slice(0, 1, length - 1) : a.dK[h]);
+        const bool later = length > 1;  // without any, q is not looked at
+        if (later) m.moments.of(a.dK[h].slice(0, 1, length - 1));
         const double first = length > 0 ? static_cast<double>(a.dK(h, 0)) : 0;
         for (index n = 0; n < state; ++n) {
-            const double sum = m.moments.sum().re[n], S0 = first + c.poles.value.re[n] * sum, S1 = sum + m.moments.weighted().re[n];
+            const double sum = later ? m.moments.sum().re[n] : 0, S1 = later ? sum + m.moments.weighted().re[n] : 0;
+            const double S0 = later ? first + c.poles.value.re[n] * sum : first;
             const double p = c.p[n], damping = c.damping[n], dq = c.w.re[n] * S1, dp = c.beta[n] * c.gamma[n] * S0 - damping * dq;
             if (a.ddelta.data()) a.ddelta(h, n) = static_cast<T>(dp * p * c.p_less[n]);
             if (a.dalpha.data()) a.dalpha(h, n) = static_cast<T>(-p * dq * damping * c.damping_less[n]);

@@ -36,7 +36,8 @@ public:
     /// k: (channels, dim, width), D: (channels, dim), optional; both are copied. `part` is rounded up to a size that the transform
     /// has; 0 chooses the one of least cost. `workers`: how many threads a call may use.
     fft_conv_stream(index batch, const view<const R, 3>& k, const view<const R, 2>& D = {}, index part = 0, std::size_t workers = 1)
-        : batch_(batch), channels_(k.extent(0)), dim_(k.extent(1)), width_(std::max<index>(k.extent(2), 1)), workers_(workers),
+        : batch_(batch), channels_(k.extent(0)), dim_(k.extent(1)), width_(std::max<index>(k.extent(2), 1)),
+          workers_(std::max<std::size_t>(workers, 1)),
           part_(size_for(part > 0 ? part : best_part(width_)))
     {
         using namespace detail;
@@ -136,8 +137,8 @@ private:
     /// N numbers of the ring hold a part; another N, what wraps around.
     static index size_for(index part) { return ring::size_for(2 * part); }
 
-    /// Per sample, adding it to what remains of its part costs 0.03 ns for each sample of the part, the spectra of the earlier parts
-    /// 0.3 ns each (Zen 4, float): equal at √(10 width). Parts are rounded up, which the factor here leaves room for.
+    /// Per sample, adding it to what remains of its part costs 0.03 ns for each sample of the part, the spectra of the earlier
+    /// parts 0.3 ns each (Zen 4, float): equal at √(10 width). Parts are rounded up, which the factor here leaves room for.
     static index best_part(index width) { return static_cast<index>(std::sqrt(3.0 * static_cast<double>(width))); }
 
     index padded() const { return part_ + n; }

@@ -314,9 +314,11 @@ diagonal_plus_low_rank nplr_to_dplr(const Eigen::MatrixXd& A, const Eigen::Matri
     constexpr const char* op = "nplr_to_dplr";
     const index state = A.rows();
     detail::require_system(op, A, B);
-    detail::require(P.cols() == state, op, "P", "has " + std::to_string(P.cols()) + " columns, expected state = " + std::to_string(state));
+    detail::require(P.cols() == state, op, "P",
+                    "has " + std::to_string(P.cols()) + " columns, expected state = " + std::to_string(state));
     detail::require(state % 2 == 0, op, "A", "is of odd size: its real eigenvalue would be lost");
-    if (state == 0) return {Eigen::VectorXcd(0), Eigen::MatrixXcd(0, 0), Eigen::MatrixXcd(P.rows(), 0), Eigen::MatrixXcd(0, B.cols())};
+    if (state == 0)
+        return {Eigen::VectorXcd(0), Eigen::MatrixXcd(0, 0), Eigen::MatrixXcd(P.rows(), 0), Eigen::MatrixXcd(0, B.cols())};
     const Eigen::MatrixXd S = A + P.transpose() * P;
     const double sigma = S.diagonal().mean();
     Eigen::MatrixXd symmetric = (S + S.transpose()) / 2;
@@ -521,7 +523,8 @@ Eigen::VectorXcd s4d_A(s4d_spectrum spectrum, index state, const s4d_options& op
     };
     detail::require(fits(options.real_numbers), op, "real_numbers", "are not one a pair");
     detail::require(fits(options.imag_numbers), op, "imag_numbers", "are not one a pair");
-    detail::require(spectrum != s4d_spectrum::rand || !options.imag_numbers.empty() || pairs == 0, op, "imag_numbers", "are missing");
+    detail::require(spectrum != s4d_spectrum::rand || !options.imag_numbers.empty() || pairs == 0, op, "imag_numbers",
+                    "are missing");
     Eigen::VectorXcd legs;
     if (spectrum == s4d_spectrum::legs) legs = hippo_nplr(hippo_measure::legs, state).Lambda;
     const double size = static_cast<double>(state), M = static_cast<double>(pairs), pi = std::numbers::pi;
@@ -560,7 +563,8 @@ Eigen::VectorXcd s4d_B(s4d_input input, index state)
 {
     constexpr const char* op = "s4d_B";
     detail::require(state >= 0 && state % 2 == 0, op, "state", "is " + std::to_string(state) + ", expected an even size");
-    detail::require(input != s4d_input::alternating || state % 4 == 0, op, "state", "has an odd number of pairs, which cannot alternate");
+    detail::require(input != s4d_input::alternating || state % 4 == 0, op, "state",
+                    "has an odd number of pairs, which cannot alternate");
     if (input == s4d_input::legs) return clip_imaginary(hippo_nplr(hippo_measure::legs, state).B);
     Eigen::VectorXcd B(state / 2);
     for (index n = 0; n < B.size(); ++n) {
@@ -658,7 +662,8 @@ perturbed_diagonal perturb_then_diagonalize(const Eigen::MatrixXd& A, const Eige
     const index state = A.rows();
     detail::require_system(op, A, B);
     detail::require(E.rows() == state && E.cols() == state, op, "E", "is not as large as A");
-    detail::require(C.cols() == state, op, "C", "has " + std::to_string(C.cols()) + " columns, expected state = " + std::to_string(state));
+    detail::require(C.cols() == state, op, "C",
+                    "has " + std::to_string(C.cols()) + " columns, expected state = " + std::to_string(state));
     const Eigen::MatrixXd perturbed = A + E;
     detail::require(perturbed.allFinite(), op, "A + E", "has an element that is not finite");
     if (state == 0) return {Eigen::VectorXcd(0), Eigen::MatrixXcd(0, 0), B, C, 1};
@@ -693,7 +698,8 @@ template <class Lazy = void>
 Eigen::MatrixXd perturbation(index state, double norm, std::span<const double> normals)
 {
     constexpr const char* op = "perturbation";
-    detail::require(state >= 0 && static_cast<index>(normals.size()) == state * state, op, "normals", "are not state * state numbers");
+    detail::require(state >= 0 && static_cast<index>(normals.size()) == state * state, op, "normals",
+                    "are not state * state numbers");
     detail::require(norm >= 0, op, "norm", "is not a size");
     if (state == 0) return Eigen::MatrixXd(0, 0);
     const Eigen::MatrixXd E = as_eigen(view<const double, 2>(normals.data(), state, state));

@@ -92,7 +92,8 @@ class linear_attention_step {
 
 public:
     linear_attention_step(const linear_attention_update_args<T>& a, index b, index entry, index head, index first, index values)
-        : a_(a), b_(b), entry_(entry), head_(head), group_(head / std::max(index{1}, a.v.extent(1) / std::max(index{1}, a.k.extent(1)))),
+        : a_(a), b_(b), entry_(entry), head_(head),
+          group_(head / std::max(index{1}, a.v.extent(1) / std::max(index{1}, a.k.extent(1)))),
           first_(first), values_(values), scale_(linear_attention_scale<T>(a.scale, a.k.extent(2)))
     {
     }
@@ -117,7 +118,8 @@ private:
     template <class E>
     [[gnu::flatten]] static void copy(const E* from, index stride, index count, R* to)
     {
-        for_each_lanes<R, Arch>(count, [&](auto range) __attribute__((always_inline)) { range.store(range.load(from, stride), to); });
+        for_each_lanes<R, Arch>(
+            count, [&](auto range) __attribute__((always_inline)) { range.store(range.load(from, stride), to); });
     }
 
     /// Over all keys, a block of them at a time. Returns k·q.
@@ -128,7 +130,8 @@ private:
         const index key = a_.k.extent(2);
         for (index first = 0; first < key; first += most) {
             const index keys = std::min(most, key - first);
-            if (Pass != linear_attention_pass::write || key > most) kq += prepare(first, keys);  // else it is as the reading left it
+            // Otherwise it is as the reading left it.
+            if (Pass != linear_attention_pass::write || key > most) kq += prepare(first, keys);
             const linear_attention_block_of_state<R> m{.S = a_.S.pointer(entry_, head_, first, first_),
                                                        .key_stride = a_.S.stride(2),
                                                        .value_stride = a_.S.stride(3),

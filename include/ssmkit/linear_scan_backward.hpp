@@ -33,8 +33,8 @@ enum class linear_scan_da { none, each, summed };
 
 /// One register of channels, `tokens` tokens from the last to the first. `later` holds what reaches h from the tokens after.
 template <class Arch, index Unit, linear_scan_da Da, class R, class Range>
-[[gnu::always_inline]] inline void linear_scan_adjoint_channels(const linear_scan_adjoint_rows<R>& rows, index tokens, bool reset, bool add, R* later,
-                                                         R* sums, Range range)
+[[gnu::always_inline]] inline void linear_scan_adjoint_channels(const linear_scan_adjoint_rows<R>& rows, index tokens, bool reset,
+                                                                bool add, R* later, R* sums, Range range)
 {
     using v = vec<R, Arch>;
     using factor = linear_scan_factor<R, Arch, Unit, true>;
@@ -61,8 +61,8 @@ template <class Arch, index Unit, linear_scan_da Da, class R, class Range>
 
 /// All channels of a run of tokens, all of which reset or none. `add`: to what da holds. The lanes run along the channels.
 template <class Arch, index Unit, linear_scan_da Da, class R>
-[[gnu::noinline, gnu::flatten]] void linear_scan_adjoint_block(const linear_scan_adjoint_rows<R>& where, index tokens, bool reset, bool add, R* later,
-                                                        R* sums, index count)
+[[gnu::noinline, gnu::flatten]] void linear_scan_adjoint_block(const linear_scan_adjoint_rows<R>& where, index tokens, bool reset,
+                                                               bool add, R* later, R* sums, index count)
 {
     const linear_scan_adjoint_rows<R> rows = where;
     for_each_lanes<R, Arch>(count, [&](auto range) {
@@ -75,8 +75,8 @@ template <class R>
 struct linear_scan_adjoint_buffers {
     alignas(64) R a[static_cast<std::size_t>(linear_scan_buffer<R>)], h[static_cast<std::size_t>(linear_scan_buffer<R>)],
         dh[static_cast<std::size_t>(linear_scan_buffer<R>)], da[static_cast<std::size_t>(linear_scan_buffer<R>)];
-    alignas(64) R initial[static_cast<std::size_t>(linear_scan_buffer<R> / 2)], later[static_cast<std::size_t>(linear_scan_buffer<R> / 2)],
-        sums[static_cast<std::size_t>(linear_scan_buffer<R> / 2)];
+    static constexpr auto half = static_cast<std::size_t>(linear_scan_buffer<R> / 2);
+    alignas(64) R initial[half], later[half], sums[half];
     double total[static_cast<std::size_t>(linear_scan_buffer<R> / 2)];  // of equal terms, a float would lose 2e-5 in 200 000 tokens
 };
 
@@ -86,8 +86,8 @@ inline constexpr index linear_scan_sum_tokens = 64;
 
 /// Channels [c0, c0 + count) of batch row b. da is written, or added to if `add`; its sum over the tokens is added to m.total.
 template <class Arch, class T>
-void linear_scan_adjoint_row(const linear_scan_backward_args<T>& args, index b, index c0, index count, linear_scan_da kind, bool add,
-                      linear_scan_adjoint_buffers<linear_scan_real<T>>& m)
+void linear_scan_adjoint_row(const linear_scan_backward_args<T>& args, index b, index c0, index count, linear_scan_da kind,
+                             bool add, linear_scan_adjoint_buffers<linear_scan_real<T>>& m)
 {
     using R = linear_scan_real<T>;
     using state_type = linear_scan_state_t<T>;
@@ -118,7 +118,8 @@ void linear_scan_adjoint_row(const linear_scan_backward_args<T>& args, index b, 
     std::fill_n(m.sums, pitch, R(0));
 
     // Short blocks also where everything lies in place: all their rows are in L1 until the next begins.
-    const auto fitting = static_cast<index>(std::bit_floor(static_cast<std::uint64_t>(linear_scan_buffer<R> / std::max<index>(pitch, 1))));
+    const auto fitting =
+        static_cast<index>(std::bit_floor(static_cast<std::uint64_t>(linear_scan_buffer<R> / std::max<index>(pitch, 1))));
     const index block = std::min(fitting, linear_scan_sum_tokens);
     const auto run = [&](linear_scan_adjoint_rows<R> rows, index first, index tokens, bool begins) {
         rows.advance(first);

@@ -107,6 +107,13 @@ vec<T, Arch> squashed(const vec<T, Arch>& k, T lambda)
     return xsimd::select(k > level, k - level, xsimd::select(k < -level, k + level, xsimd::select(k == k, zero, k)));
 }
 
+/// Taps of a mean; what `window` holds does not matter to other kernels.
+template <class T>
+index long_conv_window(const long_conv_kernel_args<T>& a)
+{
+    return a.smoothing == long_conv_smoothing::time ? a.window : 1;
+}
+
 /// What a task works in: a row and its neighbourhood, or records of many.
 template <class T, class Arch>
 std::size_t long_conv_scratch(const long_conv_kernel_args<T>& a, arena* tables)
@@ -115,7 +122,7 @@ std::size_t long_conv_scratch(const long_conv_kernel_args<T>& a, arena* tables)
         arena own;
         return static_cast<std::size_t>(long_conv_smoother<T, Arch>(a, tables ? *tables : own).scratch_size());
     }
-    return static_cast<std::size_t>(2 * (a.kernel.extent(2) + a.window + 2 * lanes<T, Arch>));
+    return static_cast<std::size_t>(2 * (a.kernel.extent(2) + long_conv_window(a) + 2 * lanes<T, Arch>));
 }
 
 template <class T, class Arch>
@@ -192,7 +199,7 @@ void run_long_conv(const char* op, const long_conv_kernel_args<T>& a, const view
             for_rows(length, [&](index lane, index c, index h, index l) { dkernel(c, h, l) = gradient[n * l + lane]; });
         });
     }
-    const index window = a.smoothing == long_conv_smoothing::time ? a.window : 1, half = window / 2;
+    const index window = long_conv_window(a), half = window / 2;
     run([&](index task, T* scratch) {
         const index c = task / dim, h = task % dim;
         T *const padded = scratch, *const k = scratch + (length + window + 2 * n);

@@ -36,7 +36,7 @@ struct s4_convolution {
         R* const K = memory.take<R>(static_cast<std::size_t>(channels * dim * length));
         kernel.K = {K, channels, dim, length};
         const auto rows = [&]<class E>(const view<E, 3>& v) { return (a.reverse ? v.reversed(1) : v).transposed(1, 2); };
-        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = flattened(rows(a.y), channels)};
+        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = split_channels(rows(a.y), channels, dim)};
     }
 
     /// Bytes besides the kernel's.
@@ -81,14 +81,15 @@ std::size_t s4_workspace_size(const s4_args<T>& a, std::size_t concurrency = 1)
 ///
 /// By convolution, a kernel is made and the sequences are transformed. By states, chunks of 32 tokens go through the state, as
 /// products of small matrices: the tables that S4D has too, and a full matrix that takes the state over a chunk. Where both were
-/// measured the convolution was faster, but for up to 8 pairs and many thousand tokens (AVX-512, float, batch 8, length 16384: 4 and
-/// 8 pairs 0.9 of its time, 16 pairs 1.1, 32 pairs 1.9, 64 pairs 5), so that s4_form::automatic convolves unless states are given or
-/// asked for, there is only true_C, the sequence is longer than the kernel, or an input is not finite: by states, a NaN reaches
-/// exactly what depends on it. Work splits over channels, and over sequences where channels are few; results do not depend on the
-/// number of threads, bit for bit.
+/// measured the convolution was faster, but for up to 8 pairs and many thousand tokens (AVX-512, float, batch 8, length 16384: 4
+/// and 8 pairs 0.9 of its time, 16 pairs 1.1, 32 pairs 1.9, 64 pairs 5), so that s4_form::automatic convolves unless states are
+/// given or asked for, there is only true_C, the sequence is longer than the kernel, or an input is not finite: by states, a NaN
+/// reaches exactly what depends on it. Work splits over channels, and over sequences where channels are few; results do not
+/// depend on the number of threads, bit for bit.
 ///
 /// By convolution, float results have the accuracy of s4_kernel. By states they lie within 3e-6 of the largest one of a double
-/// computation, for HiPPO-LegS, LegT and the Fourier measure with 64 states up to 131072 tokens: use them where poles come near nodes.
+/// computation, for HiPPO-LegS, LegT and the Fourier measure with 64 states up to 131072 tokens: use them where poles come near
+/// nodes.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void s4(const s4_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {

@@ -39,7 +39,7 @@ struct s4_gradients {
             return v.data() ? (f.reverse ? v.reversed(1) : v).transposed(1, 2) : view<E, 3>{};
         };
         convolution.forward = {.u = rows(f.u), .k = kernel.K, .D = f.D};
-        convolution.dy = flattened(rows(a.dy), channels);
+        convolution.dy = split_channels(rows(a.dy), channels, dim);
         convolution.du = rows(a.du);
         convolution.dk = dK;
         convolution.dD = a.dD;
@@ -59,7 +59,8 @@ struct s4_gradients {
 }  // namespace detail
 
 /// Bytes of scratch memory with which s4_backward(a) runs on any resource of at most this concurrency: the kernels and their
-/// gradients, 2 channels · dim · length values of compute_t<T>, and what s4_kernel, fft_conv_backward and s4_kernel_backward ask for.
+/// gradients, 2 channels · dim · length values of compute_t<T>, and what s4_kernel, fft_conv_backward and s4_kernel_backward ask
+/// for.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s4_backward_workspace_size(const s4_backward_args<T>& a, std::size_t concurrency = 1)
 {
@@ -69,9 +70,9 @@ std::size_t s4_backward_workspace_size(const s4_backward_args<T>& a, std::size_t
 }
 
 /// The gradients of S4's layer as a convolution: shapes and equations at s4_backward_args. Throws shape_error before anything is
-/// written. The kernel is made anew, nothing is kept from the forward pass. A NaN in u or dy reaches du of its row and the gradients
-/// of its channel's parameters. The accuracy is that of s4_kernel_backward; results do not depend on the number of threads, bit for
-/// bit.
+/// written. The kernel is made anew, nothing is kept from the forward pass. A NaN in u or dy reaches du of its row and the
+/// gradients of its channel's parameters. The accuracy is that of s4_kernel_backward; results do not depend on the number of
+/// threads, bit for bit.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void s4_backward(const s4_backward_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {

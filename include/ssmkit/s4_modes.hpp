@@ -17,6 +17,7 @@
 #pragma GCC diagnostic pop
 #endif
 
+#include <ssmkit/args/s4_kernel.hpp>
 #include <ssmkit/args/s4_step.hpp>
 #include <ssmkit/detail/s4_transition.hpp>
 
@@ -35,7 +36,8 @@ template <class T>
 s4_explicit s4_dense(const s4_step_setup_args<T>& a, const view<const std::complex<std::type_identity_t<T>>, 3>& C, index h)
 {
     constexpr const char* op = "s4_dense";
-    detail::require_shape(op, "C", C, {{"channels"}, {"dim", a.delta.extent(0)}, {"state", a.delta.extent(1)}});
+    detail::check_s4_parameters(
+        op, s4_kernel_args<T>{.delta = a.delta, .A = a.A, .B = a.B, .P = a.P, .C = C, .rate = a.rate}, 0);
     detail::require(h >= 0 && h < a.delta.extent(0), op, "h", "is no channel");
     const detail::s4_transition t(a.delta, a.rate, a.A, a.B, a.P, h);
     const index state = t.state, full = 2 * state;

@@ -13,8 +13,8 @@ namespace ssmkit {
 
 namespace detail {
 
-/// Where the two forms meet, in conjugate pairs and tokens (AVX-512, float, batch 8, lengths to 16384: 4 and 8 pairs take 0.85 to 1.35
-/// times the convolution's time, 16 pairs 1.03 to 1.5, 32 pairs 1.5 to 2.1; 128 tokens 0.83 to 0.95 up to 16 pairs).
+/// Where the two forms meet, in conjugate pairs and tokens (AVX-512, float, batch 8, lengths to 16384: 4 and 8 pairs take 0.85 to
+/// 1.35 times the convolution's time, 16 pairs 1.03 to 1.5, 32 pairs 1.5 to 2.1; 128 tokens 0.83 to 0.95 up to 16 pairs).
 inline constexpr index s4d_convolved_state = 12, s4d_convolved_length = 256;
 
 /// Whether a convolution may take the place of the states.
@@ -40,13 +40,14 @@ struct s4d_convolution {
         kernel = {.delta = a.delta, .A = a.A, .B = a.B, .C = a.C, .method = a.method, .rate = a.rate,
                   .conjugate_pairs = a.conjugate_pairs, .K = {K, channels, dim, length}};
         const auto rows = [&]<class E>(const view<E, 3>& v) { return (a.reverse ? v.reversed(1) : v).transposed(1, 2); };
-        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = flattened(rows(a.y), channels)};
+        convolution = {.u = rows(a.u), .k = kernel.K, .D = a.D, .y = split_channels(rows(a.y), channels, dim)};
     }
 
     /// Bytes besides the kernel's.
     std::size_t scratch_size(std::size_t concurrency) const
     {
-        return std::max(s4d_kernel_workspace_size<Arch>(kernel, concurrency), fft_conv_workspace_size<Arch>(convolution, concurrency));
+        return std::max(s4d_kernel_workspace_size<Arch>(kernel, concurrency),
+                        fft_conv_workspace_size<Arch>(convolution, concurrency));
     }
 };
 
@@ -70,8 +71,8 @@ std::size_t s4d_convolution_size(const s4d_args<T>& a, std::size_t concurrency)
 
 /// Bytes of scratch memory with which s4d(a) runs on any resource of at most this concurrency. By states, for each task that runs
 /// at once, the tables of an input's system: some 200 state + 1000 values of compute_t<T> and 64 state + 1000 for each further
-/// output map, those of a register of inputs where tokens are not neighbours in memory. By convolution, the kernels, channels · dim ·
-/// length values, and what s4d_kernel and fft_conv ask for.
+/// output map, those of a register of inputs where tokens are not neighbours in memory. By convolution, the kernels,
+/// channels · dim · length values, and what s4d_kernel and fft_conv ask for.
 template <class Arch = xsimd::default_arch, class T>
 std::size_t s4d_workspace_size(const s4d_args<T>& a, std::size_t concurrency = 1)
 {

@@ -47,7 +47,7 @@ struct s4d_convolution_backward {
                   .conjugate_pairs = f.conjugate_pairs, .K = {K, channels, dim, length}};
         const auto rows = [&]<class E>(const view<E, 3>& v) { return (f.reverse ? v.reversed(1) : v).transposed(1, 2); };
         convolution.forward = {.u = rows(f.u), .k = kernel.K, .D = f.D};
-        convolution.dy = flattened(rows(a.dy), channels);
+        convolution.dy = split_channels(rows(a.dy), channels, dim);
         if (a.du.data()) convolution.du = rows(a.du);
         if (s4d_wants_system(a)) convolution.dk = {dK, channels, dim, length};
         convolution.dD = a.dD;

@@ -164,7 +164,7 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
                     while (s < stop && !a.reset(b, visit.position(s))) ++s;
                     stop = s;
                 }
-                const index offset = (begin - first) * n;
+                const index offset = (begin - first) * n, count = std::min(n, channels - t * n);
                 scan_all_states<Arch, Param, R>({.steps = stop - begin,
                                                  .delta = delta + offset,
                                                  .x = x + offset,
@@ -178,10 +178,10 @@ void scan_chunk(const selective_scan_args<T, Param>& a, const scan_plan<Arch, T,
                                                  .C = C.at(begin),
                                                  .B_step = B.step(),
                                                  .C_step = C.step(),
-                                                 .ahead = {rows_ahead(a.delta, b, visit, end, c0 + t * n, std::min(n, channels - t * n)),
-                                                           rows_ahead(a.u, b, visit, end, c0 + t * n, std::min(n, channels - t * n)),
-                                                           rows_ahead(a.z, b, visit, first, c0 + t * n, std::min(n, channels - t * n)),
-                                                           rows_ahead(a.y, b, visit, first, c0 + t * n, std::min(n, channels - t * n))}},
+                                                 .ahead = {rows_ahead(a.delta, b, visit, end, c0 + t * n, count),
+                                                           rows_ahead(a.u, b, visit, end, c0 + t * n, count),
+                                                           rows_ahead(a.z, b, visit, first, c0 + t * n, count),
+                                                           rows_ahead(a.y, b, visit, first, c0 + t * n, count)}},
                                                 state, p.B_per_lane, p.C_per_lane);
                 begin = stop;
             }

@@ -337,7 +337,8 @@ std::size_t selective_scan_backward_workspace_size(const selective_scan_backward
 
 /// The gradients of the selective scan: shapes, equations and options at selective_scan_backward_args. Throws shape_error
 /// before anything is written. States are recomputed from checkpoints 16 steps apart. Work splits over batch, groups and
-/// multiples of 256 channels of one; sums across them have a fixed order, so that results do not depend on the number of threads, bit for bit.
+/// multiples of 256 channels of one; sums across them have a fixed order, so that results do not depend on the number of
+/// threads, bit for bit.
 template <class Arch = xsimd::default_arch, class T, class Param, execution_resource Exec = in_place>
 void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, workspace memory = {}, Exec&& exec = {})
 {

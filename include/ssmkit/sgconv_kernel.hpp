@@ -200,7 +200,8 @@ void sgconv_kernel_backward(const sgconv_kernel_backward_args<T>& a, workspace l
             const T norm = sgconv_whole_row<Arch>(f, c, h, decays, mine.k, length);
             for (index l = 0; l < samples; ++l) mine.gradient[l] = a.dK(c, h, l) / norm;
             for (index l = 0; decays && l < samples; ++l) {
-                ddecay -= static_cast<double>(mine.gradient[l]) * static_cast<double>(mine.k[l]) * static_cast<double>(logs[l]);
+                const double decayed = static_cast<double>(mine.k[l]) * static_cast<double>(logs[l]);
+                if (l > 0) ddecay -= static_cast<double>(mine.gradient[l]) * decayed;  // the first sample does not decay
                 mine.gradient[l] *= decays[l];
             }
             for (index i = 0; i < a.dw.extent(0); ++i) {
@@ -210,6 +211,7 @@ void sgconv_kernel_backward(const sgconv_kernel_backward_args<T>& a, workspace l
                 for (index tap = 0; tap < taps; ++tap) a.dw(i, c, h, tap) = 0;
                 sgconv_stretches(s.stretch, taps, f.nearest, [&](index first, index count, index before, index after) {
                     const index at = s.first + first, room = std::min(count, samples - at);
+                    if (room <= 0) return;  // cropped: not even a factor that is NaN counts
                     double sum = 0, later = 0;
                     for (index j = 0; j < room; ++j) {
                         const double g = static_cast<double>(mine.gradient[at + j]);

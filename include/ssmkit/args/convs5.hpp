@@ -16,9 +16,11 @@ namespace ssmkit {
 ///                                                      holds one of each conjugate pair
 ///
 /// The convolutions are cross-correlations that keep the size: kernel element (r, c) meets the pixel r - ⌊(rows - 1) / 2⌋
-/// below and c - ⌊(columns - 1) / 2⌋ to the right, zero outside. T is how u and y are stored; parameters, which are discrete
-/// (see discretize()), and the state are compute_t<T>. Any strides are legal. final_state may be initial_state. A sequence may be
-/// cut anywhere: final_state of one piece is initial_state of the next.
+/// below and c - ⌊(columns - 1) / 2⌋ to the right, zero outside. A NaN reaches what depends on it, and one in B or C the pixels too
+/// at which its element meets the zeros outside, which are multiplied like others.
+///
+/// T is how u and y are stored; parameters, which are discrete (see discretize()), and the state are compute_t<T>. Any strides are
+/// legal. final_state may be initial_state. A sequence may be cut anywhere: final_state of one piece is initial_state of the next.
 template <class T>
 struct convs5_args {
     using real = compute_t<T>;

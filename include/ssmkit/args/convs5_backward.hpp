@@ -10,6 +10,8 @@ namespace ssmkit {
 ///     dĀ = Σ s_t conj(h_{t-1}),   dB̄(r, c) = Σ s_t u_t^T and dC(r, c) = f Σ dy_t h_t^H over pixels that meet at (r, c)
 ///     du_t = Re(B̄^H * s_t)
 ///
+/// Zeros outside are multiplied like pixels: a NaN reaches gradients of a kernel's element also by way of those.
+///
 /// The forward pass need not have run: states are computed again from one image of them every 16. A gradient whose view is left
 /// empty is neither computed nor written; one that is given is overwritten, not added to.
 template <class T>

@@ -22,8 +22,8 @@ namespace ssmkit {
 ///
 /// T is how u, the gates and y are stored (float, double, bfloat16, float16); kernels and sums are in compute_t<T>. Any stride is
 /// legal: (batch, length, dim) is a view with its last two axes transposed, and y's channels may be the inner or the outer part
-/// of an axis (see flattened). A NaN or an infinity reaches all of the row of (batch, dim) that it is in, but no other row: such
-/// is a transform.
+/// of an axis (see flattened). A NaN or an infinity reaches what depends on it and, where rows are transformed, any other element
+/// of its row of (batch, dim), but no other row.
 template <class T>
 struct fft_conv_args {
     view<const T, 3> u{};                      ///< (batch, dim, length)            input
@@ -46,6 +46,14 @@ view<T, 4> flattened(const view<T, 3>& y, index channels, bool swapped = false)
 }
 
 namespace detail {
+
+/// flattened where dim is known, which no channels at all do not tell.
+template <class T>
+view<T, 4> split_channels(const view<T, 3>& y, index channels, index dim)
+{
+    const index step = y.stride(1);
+    return {y.data(), {y.extent(0), channels, dim, y.extent(2)}, {y.stride(0), step * dim, step, y.stride(2)}};
+}
 
 /// Checks of everything that the forward and the backward pass read.
 template <class T>

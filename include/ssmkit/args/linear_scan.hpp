@@ -74,7 +74,8 @@ void check(const linear_scan_args<T>& a)
     const named_footprint outputs[] = {named("h", a.h), named("final_state", a.final_state)};
     const bool replaces_b = same_elements(a.h, a.b), replaces_state = same_elements(a.final_state, a.initial_state);
     const named_footprint inputs[] = {named("a", a.a), replaces_b ? named_footprint{"b", {}} : named("b", a.b),
-                                      replaces_state ? named_footprint{"initial_state", {}} : named("initial_state", a.initial_state),
+                                      replaces_state ? named_footprint{"initial_state", {}}
+                                                     : named("initial_state", a.initial_state),
                                       named("reset", a.reset)};
     require_distinct_elements(op, "h", a.h);
     require_distinct_elements(op, "final_state", a.final_state);

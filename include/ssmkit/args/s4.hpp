@@ -83,6 +83,7 @@ void check_s4_inputs(const char* op, const s4_args<T>& a, bool convolved)
     require_shape(op, a.C.data() || !a.true_C.data() ? "C" : "true_C", C, {{"channels"}, dim, state});
     require_shape_if_given(op, "true_C", a.true_C, {channels, dim, state});
     check_s4_parameters(op, s4_layer_kernel(a), 0);
+    if (a.prepared_length == 0) require_s4_transform(op, a.u.extent(1), a.rate);
     const index length = a.u.extent(1), transform = s4_transform_length(s4_layer_kernel(a), length);
     require(!convolved || a.C.data() || !a.true_C.data(), op, "C", "is not given, but a convolution takes prepared maps");
     require(!convolved || length <= transform, op, "u", "has a length above round(prepared_length / rate)");

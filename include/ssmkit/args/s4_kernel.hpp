@@ -52,6 +52,13 @@ index s4_transform_length(const s4_kernel_args<T>& a, index length)
     return s4_transform_length(a.prepared_length > 0 ? a.prepared_length : length, a.rate);
 }
 
+/// A rate near zero asks for a transform that no memory holds, and one whose length no index counts.
+inline void require_s4_transform(const char* op, index prepared, double rate)
+{
+    require(rate > 0 && rate < 1e9, op, "rate", "is not positive");
+    require(static_cast<double>(prepared) / rate <= 0x1p40, op, "rate", "makes of the prepared length more than 2^40");
+}
+
 /// What s4_kernel and its gradients ask of the parameters; the kernel has `length` elements.
 template <class T>
 void check_s4_parameters(const char* op, const s4_kernel_args<T>& a, index length)
@@ -67,7 +74,7 @@ void check_s4_parameters(const char* op, const s4_kernel_args<T>& a, index lengt
             "has copies that do not divide dim");
     require_shape_if_given(op, "initial_state", a.initial_state, {{"batch"}, dim, state});
     require(a.prepared_length >= 0, op, "prepared_length", "is negative");
-    require(a.rate > 0 && a.rate < 1e9, op, "rate", "is not positive");
+    require_s4_transform(op, a.prepared_length > 0 ? a.prepared_length : length, a.rate);
     require(length <= s4_transform_length(a, length), op, "K", "has a length above round(prepared_length / rate)");
 }
 

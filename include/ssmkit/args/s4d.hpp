@@ -16,7 +16,7 @@ enum class s4d_form {
 
 /// The layer of S4D: every channel is filtered by diagonal linear systems of its own, discretised with its step size.
 ///
-///     x_t = λ ∘ x_{t-1} + β ∘ B u_t              λ and β of z = rate Δ A as s4d_discretization has them; channel h has copy h mod copies
+///     x_t = λ ∘ x_{t-1} + β ∘ B u_t                       λ and β of z = rate Δ A as s4d_discretization has them
 ///     y_{t,c} = f Re(Σ_n C_{c,n} x_{t,n}) + D_c u_t       Gu et al., "On the Parameterization and Initialization of Diagonal State
 ///                                                        Space Models", arXiv:2206.11893, section 3; f = 2 for pairs, otherwise 1
 ///
@@ -33,7 +33,7 @@ struct s4d_args {
 
     view<const T, 3> u{};                       ///< (batch, length, dim)             input
     view<const double, 2> delta{};              ///< (dim, state)                     step size Δ > 0; see tied_over_state
-    view<const std::complex<double>, 2> A{};    ///< (copies, state)                  rate; copies divides dim
+    view<const std::complex<double>, 2> A{};    ///< (copies, state)                  rate; channel h has copy h mod copies
     view<const complex, 2> B{};                 ///< (copies, state)                  input map
     view<const complex, 3> C{};                 ///< (channels, dim, state)           output maps
     view<const real, 2> D{};                    ///< (channels, dim)                  from input to output; optional: zero

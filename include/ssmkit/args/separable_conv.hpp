@@ -14,7 +14,8 @@ namespace ssmkit {
 ///     y = 1/ranks Σ_q (k_1^q ⊗ k_2^q ⊗ ...) * u + D u                  Nguyen et al., "S4ND", arXiv:2210.06583, section 3
 ///
 /// along every axis with kernels for both directions as in fft_conv, of which the second looks from the next sample on. Rows
-/// of a kernel are ordered by rank, then channel: q * channels + c. A NaN or an infinity reaches everything of its (batch, dim).
+/// of a kernel are ordered by rank, then channel: q * channels + c. A NaN or an infinity reaches what depends on it and
+/// may reach anything of its (batch, dim), but nothing of another.
 template <class T, std::size_t Axes>
 struct separable_conv_args {
     view<const T, 2 + Axes> u{};                     ///< (batch, dim, length ...)
@@ -99,14 +100,16 @@ void check(const separable_conv_backward_args<T, Axes>& a)
             require(a.dk_reverse[i].extents() == f.k_reverse[i].extents(), op, "dk_reverse", "does not have k_reverse's shape");
         require_distinct_elements(op, "dk", a.dk[i]);
         require_distinct_elements(op, "dk_reverse", a.dk_reverse[i]);
-        for (std::size_t j = 0; j < Axes; ++j) {
-            const named_footprint outputs[] = {named("du", a.du), named("dD", a.dD), named("dk", a.dk[i]),
-                                               named("dk_reverse", a.dk_reverse[i])};
-            const named_footprint inputs[] = {named("u", f.u), named("D", f.D), named("dy", a.dy), named("k", f.k[j]),
-                                              named("k_reverse", f.k_reverse[j])};
-            require_disjoint(op, outputs, inputs);
-        }
     }
+    named_footprint outputs[2 + 2 * Axes] = {named("du", a.du), named("dD", a.dD)};
+    named_footprint inputs[3 + 2 * Axes] = {named("u", f.u), named("D", f.D), named("dy", a.dy)};
+    for (std::size_t i = 0; i < Axes; ++i) {
+        outputs[2 + 2 * i] = named("dk", a.dk[i]);
+        outputs[3 + 2 * i] = named("dk_reverse", a.dk_reverse[i]);
+        inputs[3 + 2 * i] = named("k", f.k[i]);
+        inputs[4 + 2 * i] = named("k_reverse", f.k_reverse[i]);
+    }
+    require_disjoint(op, outputs, inputs);
 }
 
 }  // namespace ssmkit

@@ -10,7 +10,7 @@ namespace ssmkit {
 ///
 ///     y_t = Σ_s u_s v_{t-s},   s = 0 ... t
 ///
-/// A NaN or an infinity reaches all of its row.
+/// A NaN or an infinity reaches what depends on it and may reach all of its row, but no other.
 template <class T>
 struct toeplitz_args {
     view<const T, 2> u{}, v{};  ///< (rows, length)

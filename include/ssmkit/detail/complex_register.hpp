@@ -45,8 +45,9 @@ template <class R, class Arch>
 
 /// a b + c
 template <class R, class Arch>
-[[gnu::always_inline]] inline complex_register<R, Arch> multiply_add(const complex_register<R, Arch>& a, const complex_register<R, Arch>& b,
-                                                                  const complex_register<R, Arch>& c)
+[[gnu::always_inline]] inline complex_register<R, Arch> multiply_add(const complex_register<R, Arch>& a,
+                                                                     const complex_register<R, Arch>& b,
+                                                                     const complex_register<R, Arch>& c)
 {
     return {multiply_add(-a.im, b.im, multiply_add(a.re, b.re, c.re)), multiply_add(a.im, b.re, multiply_add(a.re, b.im, c.im))};
 }

@@ -232,8 +232,9 @@ private:
     [[gnu::flatten]] void sum_directed(const view<const T, 1>& u)
     {
         using c = complex_vec<double, Arch>;
-        if (u.extent(0) == 0) {
+        if (u.extent(0) <= 1) {  // no power but the first, which is 1 whatever the pole
             clear_planar(powers_, this->pitch_);
+            if (u.extent(0) == 1) std::fill_n(powers_.re, this->pitch_, static_cast<double>(u[0]));
             return clear_planar(derivative_, this->pitch_);
         }
         moments_.of(u.slice(0, 1, u.extent(0) - 1));

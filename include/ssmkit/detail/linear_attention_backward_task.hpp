@@ -177,7 +177,9 @@ private:
             std::fill_n(to, key_ * tile_row, R(0));
             return;
         }
-        for (index i = 0; i < key_; ++i) load_row<Columns>(from.pointer(sequence_, head_, i, first_), from.stride(3), to + i * tile_row);
+        for (index i = 0; i < key_; ++i) {
+            load_row<Columns>(from.pointer(sequence_, head_, i, first_), from.stride(3), to + i * tile_row);
+        }
     }
 
     template <index Columns>
@@ -266,7 +268,8 @@ private:
             }
         };
         const R* const state = m_.state;
-        pass(0, [&](index i, auto c) __attribute__((always_inline)) { return load<R, Arch>(state + i * tile_row + c * n); }, m_.decayed);
+        pass(0, [&](index i, auto c) __attribute__((always_inline)) { return load<R, Arch>(state + i * tile_row + c * n); },
+             m_.decayed);
         for (index t = 0; t < count_; ++t) {
             const v beta(Delta ? static_cast<R>(f_.beta(b_, position(first + t), head_)) : R(1));
             unrolled<Columns>([&](auto c) __attribute__((always_inline)) {
@@ -286,7 +289,8 @@ private:
                 pass(t + 1, ended, m_.decayed + (Keep ? (t + 1) * key_ * tile_row : 0));
             } else if (!Keep) {
                 for (index i = 0; i < key_; ++i) {
-                    unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(ended(i, c), m_.state + i * tile_row + c * n); });
+                    unrolled<Columns>(
+                        [&](auto c) __attribute__((always_inline)) { store(ended(i, c), m_.state + i * tile_row + c * n); });
                 }
             }
         }
@@ -347,7 +351,8 @@ private:
         };
         if constexpr (Delta) {  // what goes back to S' depends on all of du
             for (index i = 0; i < key_; ++i) {
-                unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(take_dy(i, c), gradient + i * tile_row + c * n); });
+                unrolled<Columns>(
+                    [&](auto c) __attribute__((always_inline)) { store(take_dy(i, c), gradient + i * tile_row + c * n); });
             }
             set_step();
             give([&](index i, auto c) __attribute__((always_inline)) { return load<R, Arch>(gradient + i * tile_row + c * n); });

@@ -265,8 +265,8 @@ public:
         if constexpr (as_computed) {
             if (in_place()) return {data_ + first * step_, step_};
         }
-        load_rows<Arch, unit, R, linear_scan_number<element>>({data_ + first * step_, step_, stride_, constant() ? 1 : steps, channels_},
-                                                       buffer_, pitch_);
+        load_rows<Arch, unit, R, linear_scan_number<element>>(
+            {data_ + first * step_, step_, stride_, constant() ? 1 : steps, channels_}, buffer_, pitch_);
         return {buffer_, constant() ? 0 : pitch_};
     }
 

@@ -57,7 +57,10 @@ struct table_position {
     static constexpr float magic = 0x1.8p23f / static_cast<float>(table_entries<Arch>);
     vec<float, Arch> bits, value;
 
-    explicit table_position(const vec<float, Arch>& x_plus_magic) : bits(x_plus_magic), value(x_plus_magic - vec<float, Arch>(magic)) {}
+    explicit table_position(const vec<float, Arch>& x_plus_magic)
+        : bits(x_plus_magic), value(x_plus_magic - vec<float, Arch>(magic))
+    {
+    }
 };
 
 /// 2^(j / N) for j = 0 ... N - 1; where powers of 2 are made from bits, less the bits of j next to the exponent's.

@@ -34,7 +34,8 @@ public:
 
     s4_system_powers(arena& memory, index states, index ranks)
         : state(states), rank(ranks), pitch(pole_pitch<Arch>(states)), pole(take_planar(memory, pitch)),
-          gain(take_planar(memory, pitch)), power_(take_planar(memory, pitch)), numbers_(memory.take<std::complex<double>>(s4_transition::size(states, ranks))),
+          gain(take_planar(memory, pitch)), power_(take_planar(memory, pitch)),
+          numbers_(memory.take<std::complex<double>>(s4_transition::size(states, ranks))),
           U_(take(memory, ranks)), V_(take(memory, ranks)), ahead_(take(memory, s4d_chunk * ranks)),
           behind_(take(memory, s4d_chunk * ranks)), products_(memory.take<double>(static_cast<std::size_t>(ranks)))
     {

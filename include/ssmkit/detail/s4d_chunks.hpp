@@ -105,7 +105,8 @@ protected:
     }
 
     /// Row j of the input's table; power moves on by one.
-    [[gnu::noinline, gnu::flatten]] void next_input(index j, planar<const double> poles, planar<const double> in, planar<double> power)
+    [[gnu::noinline, gnu::flatten]] void next_input(index j, planar<const double> poles, planar<const double> in,
+                                                    planar<double> power)
     {
         R* const row = input + j * width();
         for (index k = 0; k < padded; k += lanes<double, Arch>) {

@@ -198,8 +198,8 @@ private:
         const bool read_there = there(u_), write_there = there(y_);
         if (whole < count) std::fill_n(m_.u + whole * group_, s4d_chunk * group_, R(0));  // the last chunk is read to its end
         const index copied = read_there ? whole : 0, kept = write_there ? whole : 0;
-        load_tiles<Arch, R, T>(rectangle<const T>{u_.pointer(b, first + copied, h0_), u_.stride(2), u_.stride(1), group_, count - copied},
-                               m_.u + copied * group_, tile);
+        const rectangle<const T> rest{u_.pointer(b, first + copied, h0_), u_.stride(2), u_.stride(1), group_, count - copied};
+        load_tiles<Arch, R, T>(rest, m_.u + copied * group_, tile);
         for (index g = 0; g < group_; ++g) {
             if (group_ > 1) expect(b, first, g);
             for (index t = 0; t < count;) {

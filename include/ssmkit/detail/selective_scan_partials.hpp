@@ -94,8 +94,10 @@ struct backward_scratch {
         checkpoints = take(blocks * width * state * k);
         dB = take(scan_steps * state * k * n);
         dC = take(scan_steps * state * k * n);
-        B = take(coefficient::scratch(state, plan.channels.chunk, scan_steps, plan.channels.B_per_lane, coefficient::is_constant(f.B)));
-        C = take(coefficient::scratch(state, plan.channels.chunk, scan_steps, plan.channels.C_per_lane, coefficient::is_constant(f.C)));
+        B = take(coefficient::scratch(state, plan.channels.chunk, scan_steps, plan.channels.B_per_lane,
+                                       coefficient::is_constant(f.B)));
+        C = take(coefficient::scratch(state, plan.channels.chunk, scan_steps, plan.channels.C_per_lane,
+                                       coefficient::is_constant(f.C)));
         sums_B = plan.B.wanted && plan.B.over_time ? take(plan.B.per_lane ? width * state * k : parts * state * k) : nullptr;
         sums_C = plan.C.wanted && plan.C.over_time ? take(plan.C.per_lane ? width * state * k : parts * state * k) : nullptr;
         for (R** p : {&tile.delta, &tile.x, &tile.dp, &tile.y, &tile.input, &tile.decay}) {

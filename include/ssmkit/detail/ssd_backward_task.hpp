@@ -325,7 +325,8 @@ private:
         std::fill_n(m_.later, tokens, R(0));
         std::fill_n(m_.earlier, tokens, R(0));
         const auto contribute = [&](const R* of, const R* turned, const R* scales, const R* maps, R* sums, R* dots) {
-            ssd_headdim_product<Arch>(state_, token_tiles, of, state_ * n, turned, headdim_, tiles_, scales, m_.turned, n, state_ * n);
+            ssd_headdim_product<Arch>(state_, token_tiles, of, state_ * n, turned, headdim_, tiles_, scales, m_.turned, n,
+                                      state_ * n);
             maps_.add(p, maps + p.offset * state_, sums + p.offset * state_, dots);
         };
         if (slot > 0) {
@@ -361,7 +362,8 @@ private:
         piece.y = m_.y;
         piece.h = state(head, slot);
         for_each_column_group<Arch>(tiles_, [&](index first, auto columns) {
-            for_each_row_group<Arch>(p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(piece, i, first); });
+            for_each_row_group<Arch>(
+                p.count, [&](index i, auto rows) { ssd_output_tile<Arch, R, rows(), columns()>(piece, i, first); });
         });
         load_rows(f_.z, head, p, m_.z);
         for (index t = 0; t < tiles_; ++t) gate_tile(p.count, skip(head, t), t * token_tile);

@@ -38,9 +38,9 @@ void ssd_headdim_product(index rows, index column_tiles, const R* left, index le
     constexpr index n = lanes<R, Arch>;
     for_each_column_group<Arch>(column_tiles, [&](index first, auto columns) {
         for_each_row_group<Arch>(rows, [&](index i, auto together) {
-            ssd_headdim_product_tile<Arch, R, together(), columns()>(left + i * n, left_tile, right + first * tiles * n * n, headdim,
-                                                                    tiles, scales ? scales + first * n : nullptr,
-                                                                    to + i * to_row + first * to_tile, to_row, to_tile);
+            ssd_headdim_product_tile<Arch, R, together(), columns()>(
+                left + i * n, left_tile, right + first * tiles * n * n, headdim, tiles, scales ? scales + first * n : nullptr,
+                to + i * to_row + first * to_tile, to_row, to_tile);
         });
     });
 }

@@ -152,7 +152,8 @@ template <class Arch, class R, index Rows, index Columns>
     const broadcast_rows<R> B{p.B.data + i * p.B.step, p.B.step, p.B.row};
     add_product<Arch, Rows, Columns>(sums, B, tiled_rows<R>{p.input + first * p.token_tile, p.token_tile, n}, p.count);
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], after + c * p.state_tile + r * n); });
+        unrolled<Columns>(
+            [&](auto c) __attribute__((always_inline)) { store(sums[r * Columns + c], after + c * p.state_tile + r * n); });
     });
 }
 
@@ -207,7 +208,8 @@ template <class Arch, bool Each, class R, index Rows, index Columns>
         if constexpr (Each) decays += p.decays.row;
     }
     unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-        unrolled<Columns>([&](auto c) __attribute__((always_inline)) { store(h[r * Columns + c], after + c * p.state_tile + r * n); });
+        unrolled<Columns>(
+            [&](auto c) __attribute__((always_inline)) { store(h[r * Columns + c], after + c * p.state_tile + r * n); });
     });
 }
 

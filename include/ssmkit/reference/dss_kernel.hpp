@@ -18,12 +18,10 @@ struct dss_pole {
     std::complex<double> log, gain;
     double origin;
 
-    /// e^{log (l - origin)}, 1 at the origin whatever the pole
-    std::complex<double> power(index l) const
-    {
-        const double at = static_cast<double>(l) - origin;
-        return at == 0 ? 1 : std::exp(log * at);
-    }
+    double steps(index l) const { return static_cast<double>(l) - origin; }
+
+    /// e^{log (l - origin)}; 1 where that is no step, whatever the pole
+    std::complex<double> power(index l) const { return steps(l) == 0 ? 1 : std::exp(log * steps(l)); }
 };
 
 inline dss_pole dss_pole_of(std::complex<double> A, double delta_re, double delta_im, dss_scaling scaling, double epsilon,

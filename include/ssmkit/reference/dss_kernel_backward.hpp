@@ -64,10 +64,9 @@ void dss_kernel_backward(const dss_kernel_backward_args<T>& a)
                 const complex W(f.W(c, h, n));
                 complex sum = 0, weighted = 0;
                 for (index l = 0; l < length; ++l) {
-                    const double at = static_cast<double>(l) - p.origin;
                     const complex term = static_cast<double>(a.dK(c, h, l)) * std::conj(p.power(l));
                     sum += term;
-                    weighted += at * term;
+                    if (p.steps(l) != 0) weighted += p.steps(l) * term;
                 }
                 if (a.dW.data()) a.dW(c, h, n) = std::complex<T>(sum * std::conj(p.gain));
                 dgain += sum * std::conj(W);

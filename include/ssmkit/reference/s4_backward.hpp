@@ -25,7 +25,7 @@ void s4_backward(const s4_backward_args<T>& a)
     reference::s4_kernel(kernel);
     const auto rows = [&]<class E>(const view<E, 3>& v) { return (f.reverse ? v.reversed(1) : v).transposed(1, 2); };
     reference::fft_conv_backward(fft_conv_backward_args<T>{.forward = {.u = rows(f.u), .k = kernel.K, .D = f.D},
-                                                           .dy = flattened(rows(a.dy), channels),
+                                                           .dy = ssmkit::detail::split_channels(rows(a.dy), channels, dim),
                                                            .du = a.du.data() ? rows(a.du) : a.du,
                                                            .dk = gradient,
                                                            .dD = a.dD});

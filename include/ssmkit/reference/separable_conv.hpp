@@ -16,7 +16,14 @@ T tap(const separable_conv_args<T, Axes>& a, std::size_t axis, index row, index 
     return k.data() && m < k.extent(2) ? k(row, h, m) : T(0);
 }
 
-/// Calls f(batch, channel, dim, sample at t, sample at s, row of the kernels, offsets) for every pair of samples.
+/// Whether the kernels of an axis reach a sample `offset` later: of what is out of reach, not even a NaN counts.
+template <class T, std::size_t Axes>
+bool reaches(const separable_conv_args<T, Axes>& a, std::size_t axis, index offset)
+{
+    return offset >= 0 ? offset < a.k[axis].extent(2) : -offset - 1 < a.k_reverse[axis].extent(2);
+}
+
+/// Calls f(batch, channel, dim, t, s, row of the kernels) for every sample s that reaches t, and for t itself.
 template <class T, std::size_t Axes, class F>
 void for_each_term(const separable_conv_args<T, Axes>& a, F&& f)
 {
@@ -32,7 +39,13 @@ void for_each_term(const separable_conv_args<T, Axes>& a, F&& f)
     for (index row = 0; row < a.k[0].extent(0); ++row) {
         for (index b = 0; b < u.extent(1); ++b) {
             for (index h = 0; h < u.extent(0); ++h) {
-                samples([&](const auto& t) { samples([&](const auto& s) { f(b, row % channels, h, t, s, row); }); });
+                samples([&](const auto& t) {
+                    samples([&](const auto& s) {
+                        bool reached = true;
+                        for (std::size_t i = 0; i < Axes; ++i) reached = reached && reaches(a, i, t[i] - s[i]);
+                        if (reached || t == s) f(b, row % channels, h, t, s, row);
+                    });
+                });
             }
         }
     }

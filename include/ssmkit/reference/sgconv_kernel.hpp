@@ -15,6 +15,7 @@ void taps_of(index j, index s, index taps, bool nearest, F&& f)
     const T x = std::max((static_cast<T>(j) + T(0.5)) / static_cast<T>(s) - T(0.5), T(0));
     const index i = static_cast<index>(x);
     const T part = x - static_cast<T>(i);
+    if (part == T(0)) return f(i, T(1));  // not even a NaN in the next tap counts
     f(i, T(1) - part);
     f(std::min(i + 1, taps - 1), part);
 }
@@ -82,7 +83,8 @@ void sgconv_kernel_backward(const sgconv_kernel_backward_args<T>& a)
                 sgconv::terms_of(f, h, l, [&](index i, index tap, T weight) {
                     if (a.dw.data()) a.dw(i, c, h, tap) += dk * weight;
                 });
-                ddecay -= dk * sgconv::sample(f, c, h, l) * std::log(static_cast<T>(l) + T(1));
+                if (l > 0 && l < detail::sgconv_samples(f))  // the first sample does not decay, nor do zeros behind the last
+                    ddecay -= dk * sgconv::sample(f, c, h, l) * std::log(static_cast<T>(l) + T(1));
             }
         }
         if (a.ddecay.data()) a.ddecay[h] = ddecay;

@@ -82,9 +82,9 @@ void dense_kernel_backward(const dense_kernel_backward_args<T>& a, Exec&& exec =
         for (index i = -1; i < batch; ++i) {
             // x_0 = B̄, or Ā s, for which the state before is kept in front.
             if (i >= 0) std::ranges::copy(widened_vector<number>(f.initial_state[i][h]), x.begin());
-            if (i >= 0 && length > 0) system.A_bar.times(&x[0], &x[at(1)]);
+            if (i >= 0 && length > 0) system.A_bar.times(x.data(), x.data() + at(1));
             if (i < 0 && length > 0) std::ranges::copy(system.B_bar, x.begin() + static_cast<std::ptrdiff_t>(at(1)));
-            for (index l = 1; l < length; ++l) system.A_bar.times(&x[at(l)], &x[at(l + 1)]);
+            for (index l = 1; l < length; ++l) system.A_bar.times(x.data() + at(l), x.data() + at(l + 1));
             std::fill(psi.begin(), psi.end(), 0.0);
             for (index l = length - 1; l >= 0; --l) {
                 std::fill(earlier.begin(), earlier.end(), 0.0);
@@ -97,7 +97,7 @@ void dense_kernel_backward(const dense_kernel_backward_args<T>& a, Exec&& exec =
                         dC[at(c) + n] += g * std::conj(x[at(l + 1) + n]);
                     }
                 }
-                if (l > 0 || i >= 0) dA.add_outer(psi.data(), &x[at(l)]);
+                if (l > 0 || i >= 0) dA.add_outer(psi.data(), x.data() + at(l));
             }
             if (i < 0) dB = psi;
             if (i < 0 || a.dinitial_state.data() == nullptr) continue;

@@ -68,7 +68,7 @@ void krylov_backward(const krylov_backward_args<T>& a, Exec&& exec = {})
         const auto at = [&](index l) { return static_cast<std::size_t>(l * state); };
         std::vector<double> x = widened_vector<double>(f.b[h]), psi(at(1)), earlier(at(1)), dc(at(1));
         x.resize(at(std::max<index>(length, 1)));
-        for (index l = 1; l < length; ++l) A.times(&x[at(l - 1)], &x[at(l)]);
+        for (index l = 1; l < length; ++l) A.times(x.data() + at(l - 1), x.data() + at(l));
         small_matrix<double> dA(state);
         for (index l = length - 1; l >= 0; --l) {
             std::fill(earlier.begin(), earlier.end(), 0.0);
@@ -79,7 +79,7 @@ void krylov_backward(const krylov_backward_args<T>& a, Exec&& exec = {})
                 psi[static_cast<std::size_t>(n)] += g * static_cast<double>(f.c(h, n));
                 dc[static_cast<std::size_t>(n)] += g * x[at(l) + static_cast<std::size_t>(n)];
             }
-            if (l > 0) dA.add_outer(psi.data(), &x[at(l - 1)]);
+            if (l > 0) dA.add_outer(psi.data(), x.data() + at(l - 1));
         }
         for (index n = 0; n < state; ++n) {
             if (a.db.data()) a.db(h, n) = static_cast<T>(psi[static_cast<std::size_t>(n)]);

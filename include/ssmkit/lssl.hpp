@@ -81,7 +81,7 @@ void lssl_backward(const lssl_backward_args<T>& a, Exec&& exec = {})
             std::fill_n(states.begin(), at(1), 0.0);
             if (f.initial_state.data()) std::ranges::copy(widened_vector<double>(f.initial_state[b][h]), states.begin());
             for (index l = 0; l < length; ++l) {
-                system.A_bar.times(&states[at(l)], &states[at(l + 1)]);
+                system.A_bar.times(states.data() + at(l), states.data() + at(l + 1));
                 for (std::size_t n = 0; n < at(1); ++n)
                     states[at(l + 1) + n] += system.B_bar[n] * static_cast<double>(f.u(l, b, h));
             }
@@ -103,7 +103,7 @@ void lssl_backward(const lssl_backward_args<T>& a, Exec&& exec = {})
                     du += system.B_bar[n] * s[n];
                     dB_bar[n] += s[n] * static_cast<double>(f.u(l, b, h));
                 }
-                dA_bar.add_outer(s.data(), &states[at(l)]);
+                dA_bar.add_outer(s.data(), states.data() + at(l));
                 if (a.du.data()) a.du(l, b, h) = static_cast<T>(du);
                 std::fill(earlier.begin(), earlier.end(), 0.0);
                 system.A_bar.add_adjoint_times(s.data(), earlier.data());

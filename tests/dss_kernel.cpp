@@ -122,12 +122,10 @@ TEST_CASE("dss_kernel: without a gain the first tap depends on no pole, NaN or n
         const dss_problem<float> p({.state = 19, .length = length}, {.scaling = dss_scaling::none});
         p.A(18) = quiet_nan<complex_double>();
         const auto expected = p.wide();
-        p.run();
-        expected.run_reference();
+        dss_kernel(p.args());
+        reference::dss_kernel(expected.args());
         CHECK(!is_nan(p.K(0, 0, 0)));
-        CHECK(is_nan(p.dW(0, 0, 18)) == (length == 2));
         CHECK(same_nans(p.K, expected.K));
-        CHECK(same_nans(p.dW, expected.dW));
     }
 }
 

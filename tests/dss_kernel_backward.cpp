@@ -137,4 +137,17 @@ TEST_CASE("dss_kernel_backward: names the argument that does not fit")
     named("dW overlaps W", [&](auto& a) { a.dW = p.W; });
 }
 
+TEST_CASE("dss_kernel_backward: without a gain the first tap's weight depends on no pole, NaN or not")
+{
+    for (const index length : {1, 2}) {
+        const dss_problem<float> p({.state = 19, .length = length}, {.scaling = dss_scaling::none});
+        p.A(18) = quiet_nan<complex_double>();
+        const auto expected = p.wide();
+        dss_kernel_backward(p.backward_args());
+        reference::dss_kernel_backward(expected.backward_args());
+        CHECK(is_nan(p.dW(0, 0, 18)) == (length == 2));
+        CHECK(same_nans(p.dW, expected.dW));
+    }
+}
+
 }  // namespace ssmkit::testing

@@ -104,16 +104,4 @@ TEST_CASE("ema_kernel: names the argument that does not fit")
     named("K overlaps beta", [](auto& a) { a.beta = {a.K.data(), a.beta.extents()}; });
 }
 
-TEST_CASE("ema_kernel_backward: a single tap does not depend on the decay, NaN or not")
-{
-    const ema_problem<float> p({.state = 19, .length = 1});
-    p.parameters[1](1, 17) = quiet_nan<float>();  // alpha
-    const auto expected = p.wide();
-    p.run();
-    expected.run_reference();
-    CHECK(is_nan(p.gradients[1](1, 17)));
-    CHECK(!is_nan(p.gradients[2](1, 17)));
-    for (index i = 0; i < 4; ++i) CHECK(same_nans(p.gradients[i], expected.gradients[i]));
-}
-
 }  // namespace ssmkit::testing

@@ -111,4 +111,16 @@ TEST_CASE("ema_kernel_backward: names the argument that does not fit")
     named("dbeta overlaps dalpha", [](auto& a) { a.dbeta = a.dalpha; });
 }
 
+TEST_CASE("ema_kernel_backward: a single tap does not depend on the decay, NaN or not")
+{
+    const ema_problem<float> p({.state = 19, .length = 1});
+    p.parameters[1](1, 17) = quiet_nan<float>();  // alpha
+    const auto expected = p.wide();
+    ema_kernel_backward(p.backward_args());
+    reference::ema_kernel_backward(expected.backward_args());
+    CHECK(is_nan(p.gradients[1](1, 17)));
+    CHECK(!is_nan(p.gradients[2](1, 17)));
+    for (index i = 0; i < 4; ++i) CHECK(same_nans(p.gradients[i], expected.gradients[i]));
+}
+
 }  // namespace ssmkit::testing

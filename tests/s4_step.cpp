@@ -226,7 +226,7 @@ TEST_CASE("s4_dense: names the argument that does not fit")
         auto a = p.setup();
         view<const std::complex<double>, 3> C = p.model.C;
         spoil(a, C);
-        CHECK(complaint([&] { s4_dense(a, C, h); }).find(std::string("s4_dense: ") + text) == 0);
+        CHECK(complaint_of([&] { s4_dense(a, C, h); }).find(std::string("s4_dense: ") + text) == 0);
     };
     named("A has shape", [](auto& a, auto&) { a.A = a.A.slice(1, 0, 2); });
     named("A has copies", [](auto& a, auto&) { a.A = a.A.slice(0, 0, 0), a.B = a.B.slice(0, 0, 0), a.P = a.P.slice(1, 0, 0); });

@@ -314,6 +314,97 @@ TEST_CASE("hippo: S5's blocks diagonalise a block-diagonal normal LegS, with one
     CHECK_THROWS_AS(s5_init(-24, 3), shape_error);
 }
 
+TEST_CASE("hippo: mixtures are blocks of their starts")
+{
+    const index state = 12, pairs = 6;
+    const s4_copies all = s4_mixture_init(s4_mixture::all, state, 8, 2);
+    REQUIRE(all.A.rows() == 8);
+    REQUIRE(all.P.size() == 2);
+    const auto equals = [&](index copy, const Eigen::VectorXcd& A, const Eigen::VectorXcd& B, const complex_matrix& P) {
+        CHECK(largest(all.A.row(copy) - A.transpose()) == 0);
+        CHECK(largest(all.B.row(copy) - B.transpose()) == 0);
+        for (index r = 0; r < 2; ++r) CHECK(largest(all.P[static_cast<std::size_t>(r)].row(copy) - P.row(r)) == 0);
+    };
+    const auto legs = hippo_nplr(hippo_measure::legs, state, 2), fourier = hippo_nplr(hippo_measure::fout, state, 2);
+    const complex_matrix none = complex_matrix::Zero(2, pairs);
+    for (index i = 0; i < 2; ++i) {
+        equals(i, legs.Lambda, clip_imaginary(legs.B), legs.P);
+        equals(2 + i, fourier.Lambda, clip_imaginary(fourier.B), fourier.P);
+        equals(4 + i, s4d_A(s4d_spectrum::inv, state), Eigen::VectorXcd::Ones(pairs), none);
+        equals(6 + i, s4d_A(s4d_spectrum::lin, state), Eigen::VectorXcd::Ones(pairs), none);
+    }
+    CHECK(largest(s4_mixture_init(s4_mixture::hippo, state, 4).A - all.A.topRows(4)) == 0);
+    CHECK(largest(s4_mixture_init(s4_mixture::diag, state, 4).A - all.A.bottomRows(4)) == 0);
+    CHECK(s4_mixture_init(s4_mixture::diag, 0, 0).A.size() == 0);
+    CHECK_THROWS_AS(s4_mixture_init(s4_mixture::all, state, 6), shape_error);
+    CHECK_THROWS_AS(s4_mixture_init(s4_mixture::hippo, 5, 2), shape_error);
+    CHECK_THROWS_AS(s4_mixture_init(s4_mixture::hippo, state, 2, 0), shape_error);
+}
+
+TEST_CASE("hippo: S5's random start has the variances asked for, B and C in the basis of eigenvectors")
+{
+    const index dim = 400;
+    for (const bool conj_sym : {true, false}) {
+        const s5_parameters start = s5_init(16, 2, conj_sym);
+        const index state = start.Lambda.size();
+        const auto mean_square = [](const auto& m) { return m.squaredNorm() / static_cast<double>(m.size()); };
+        for (const s5_output output : {s5_output::eigenvectors, s5_output::flat, s5_output::complex_normal}) {
+            const s5_random_parameters p = s5_random_init(start, dim, 5, output);
+            REQUIRE(p.C.rows() == dim);
+            REQUIRE(p.C.cols() == state);
+            REQUIRE(p.log_step.size() == state);
+            // Columns of V have unit length: a state's weights have the variance of both parts together.
+            const double expected = output == s5_output::complex_normal ? 1 : output == s5_output::flat ? 2.0 / (16 * dim) : 2.0 / 16;
+            CHECK(mean_square(p.C) == Approx(expected).epsilon(0.1));
+            CHECK(p.log_step.minCoeff() >= std::log(1e-3));
+            CHECK(p.log_step.maxCoeff() < std::log(1e-1));
+            CHECK(mean_square(p.D) == Approx(1).epsilon(0.4));
+        }
+        const s5_random_parameters p = s5_random_init(start, dim, 5), again = s5_random_init(start, dim, 5);
+        CHECK(largest(p.B - again.B) == 0);
+        CHECK(largest(p.C - again.C) == 0);
+        CHECK(largest(p.B - s5_random_init(start, dim, 6).B) > 0.01);
+        // V B̃, or with one of each pair twice its real part, is a real B with rows of variance 1 / ssm_size, cut off at two
+        // deviations of the normal distribution.
+        const complex_matrix back = start.V * p.B * (conj_sym ? 2.0 : 1.0);
+        CHECK((conj_sym ? 0.0 : largest(back.imag())) < 1e-13);
+        CHECK(mean_square(back.real()) == Approx(1.0 / 16).epsilon(0.05));
+        CHECK(largest(back.real()) <= 2 / 0.8796 / 4);
+        CHECK(largest(back.real()) > 1.9 / 0.8796 / 4);
+        CHECK(s5_random_init(start, 3, 1, s5_output::eigenvectors, true).C.cols() == 2 * state);
+        CHECK(s5_random_init(start, 0, 1, s5_output::flat).B.size() == 0);
+        CHECK_THROWS_AS(s5_random_init(start, -1, 1), shape_error);
+    }
+}
+
+TEST_CASE("hippo: the half of a perturbed system has its impulse response, real eigenvalues included")
+{
+    for (const index state : {1, 2, 7, 16}) {
+        for (const double norm : {0.0, 1e-3, 0.5}) {
+            if (norm == 0 && state > 7) continue;  // eigenvectors of LegS itself
+            const dense_system<double> s = hippo_transition(hippo_measure::legs, state);
+            const std::vector<double> normals = normal_numbers(state * state, 3), c = normal_numbers(2 * state, 4);
+            const matrix E = perturbation(state, norm, normals), C = as_eigen(view<const double, 2>(c, 2, state));
+            const perturbed_diagonal d = perturb_then_diagonalize(s.A, E, s.B, C);
+            const perturbed_half half = conjugate_half(d);
+            INFO(state << " " << norm << " kept " << half.Lambda.size());
+            CHECK(2 * half.Lambda.size() >= state);
+            if (norm == 0) CHECK(half.Lambda.size() == state);  // all real
+            matrix power = matrix::Identity(state, state);  // C (A + E)^k B, the response's derivatives
+            for (int k = 0; k < 3; ++k) {
+                const matrix expected = C * power * s.B;
+                const complex_matrix sum = half.C * half.Lambda.array().pow(k).matrix().asDiagonal() * half.B;
+                const double scale = (d.C.cwiseAbs() * d.Lambda.cwiseAbs().array().pow(k).matrix().asDiagonal() * d.B.cwiseAbs()).maxCoeff();
+                CHECK(largest(2 * sum.real() - expected) <= 1e-13 * scale * d.condition);
+                power = (s.A + E) * power;
+            }
+        }
+    }
+    perturbed_diagonal broken = perturb_then_diagonalize(matrix::Identity(2, 2), matrix::Zero(2, 2), matrix::Ones(2, 1), matrix::Ones(1, 2));
+    broken.Lambda[0] = complex(0, -1);
+    CHECK_THROWS_AS(conjugate_half(broken), shape_error);
+}
+
 TEST_CASE("hippo: perturbed, LegS diagonalises with a moderate condition, to its backward error")
 {
     const index state = 16;

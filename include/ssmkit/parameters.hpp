@@ -190,6 +190,53 @@ inline std::vector<std::complex<double>> complex_normal_numbers(index count, std
     return numbers;
 }
 
+/// `count` numbers from the normal distribution truncated at two deviations, scaled so that `variance` is theirs: S5's B (state,
+/// dim) takes 1 / state. Throws shape_error for a negative count or unless the variance is a number >= 0.
+inline std::vector<double> truncated_normal_numbers(index count, std::uint64_t seed, double variance = 1)
+{
+    constexpr const char* op = "truncated_normal_numbers";
+    detail::require(count >= 0, op, "count", "is negative");
+    detail::require(variance >= 0 && std::isfinite(variance), op, "variance", "is not a number >= 0");
+    constexpr double deviation = 0.87962566103423978;  // of what truncation leaves: (1 - 4 φ(2) / (2 Φ(2) - 1))^½
+    const double scale = std::sqrt(variance) / deviation;
+    std::vector<double> numbers;
+    numbers.reserve(static_cast<std::size_t>(count));
+    const auto wanted = static_cast<std::size_t>(count);
+    for (std::uint64_t round = 0; numbers.size() < wanted; ++round) {  // 1 in 22 is drawn again
+        for (const double x : normal_numbers(static_cast<index>(wanted - numbers.size()), seed + round * 0x9e3779b97f4a7c15)) {
+            if (std::abs(x) <= 2) numbers.push_back(scale * x);
+        }
+    }
+    return numbers;
+}
+
+/// How a long convolution's kernel starts.
+enum class long_conv_start {
+    random,              ///< 0.002 times normal numbers
+    double_exponential,  ///< 0.02 times, under exp(-(l / length) floor(dim / 2)^(h / dim)): see double_exponential_args
+};
+
+/// A kernel (channels, dim, length), row by row, before it is smoothed and squashed (arXiv:2302.06646, section 3.2; `length` is
+/// twice that of the sequence if it is not causal). Throws shape_error for negative sizes.
+inline std::vector<double> long_conv_init(long_conv_start start, index channels, index dim, index length, std::uint64_t seed)
+{
+    constexpr const char* op = "long_conv_init";
+    detail::require(channels >= 0, op, "channels", "is negative");
+    detail::require(dim >= 0, op, "dim", "is negative");
+    detail::require(length >= 0, op, "length", "is negative");
+    std::vector<double> kernel = normal_numbers(channels * dim * length, seed);
+    for (std::size_t i = 0; i < kernel.size(); ++i) {
+        const auto l = static_cast<index>(i) % length, h = static_cast<index>(i) / length % dim;
+        if (start == long_conv_start::random) {
+            kernel[i] *= 0.002;
+        } else {
+            const double rate = std::pow(static_cast<double>(dim / 2), static_cast<double>(h) / static_cast<double>(dim));
+            kernel[i] *= 0.02 * std::exp(-static_cast<double>(l) / static_cast<double>(length) * rate);
+        }
+    }
+    return kernel;
+}
+
 /// Mega's parameters, each (dim, state) row by row, but omega (dim).
 struct ema_parameters {
     std::vector<double> delta, alpha, beta, gamma, omega;

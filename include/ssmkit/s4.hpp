@@ -88,8 +88,7 @@ std::size_t s4_workspace_size(const s4_args<T>& a, std::size_t concurrency = 1)
 /// depend on the number of threads, bit for bit.
 ///
 /// By convolution, float results have the accuracy of s4_kernel. By states they lie within 3e-6 of the largest one of a double
-/// computation, for HiPPO-LegS, LegT and the Fourier measure with 64 states up to 131072 tokens: use them where poles come near
-/// nodes.
+/// computation, for HiPPO-LegS, LegT and the Fourier measure with 64 states up to 131072 tokens.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void s4(const s4_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {

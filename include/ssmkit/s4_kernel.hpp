@@ -187,9 +187,9 @@ std::size_t s4_kernel_workspace_size(const s4_kernel_args<T>& a, std::size_t con
 
 /// S4's kernel: shapes, equations and options at s4_kernel_args. Throws shape_error before anything is written. Work splits
 /// over dim; the result does not depend on the split, bit for bit. Nodes, poles and products of parameters are computed in
-/// double, their sums and the transform in T. Float kernels of HiPPO-LegS with 64 states lie within 1e-5 of the largest value
-/// of a double computation up to length 4096; where poles come within |E| of a node (LegT, Fourier: Re Λ of some 1e-4),
-/// differences of large sums lose 1e-7 / |E|, 1e-4 at length 4096. Use double there.
+/// double, their sums and the transform in T, but those of float kernels at nodes beside poles, which cancel, in double (see
+/// detail/s4_near_nodes.hpp). Float kernels with 16 and 64 states, lengths 1024 to 16384 and steps 1e-3 to 1e-1 lie within 1e-6 of
+/// the largest value of a double computation for HiPPO-LegS and the Fourier measure, within 4e-6 for LegT and LagT.
 template <class Arch = xsimd::default_arch, class T, execution_resource Exec = in_place>
 void s4_kernel(const s4_kernel_args<T>& a, workspace memory = {}, Exec&& exec = {})
 {

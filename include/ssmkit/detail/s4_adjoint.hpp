@@ -8,11 +8,30 @@
 #include <algorithm>
 #include <complex>
 #include <cstddef>
+#include <optional>
+#include <type_traits>
 
 #include <ssmkit/args/s4_kernel_backward.hpp>
 #include <ssmkit/s4_kernel.hpp>
 
 namespace ssmkit::detail {
+
+/// What is computed of a chunk of nodes in type W: g', τ, v and one state's gradients.
+template <class Arch, class W>
+struct s4_adjoint_work {
+    W *upstream, *tau, *v, *accumulators;
+    std::size_t size;  // of accumulators
+
+    template <class Plan>
+    s4_adjoint_work(const Plan& plan, arena& memory)
+        : upstream(memory.take<W>(plan.upstream())),
+          tau(memory.take<W>(plan.projections())),
+          v(memory.take<W>(plan.projections())),
+          accumulators(memory.take<W>(static_cast<std::size_t>(2 * plan.terms * lanes<W, Arch>))),
+          size(static_cast<std::size_t>(2 * plan.terms * lanes<W, Arch>))
+    {
+    }
+};
 
 /// As s4_kernel's, and gradients of every channel of dim that are to be summed over those of a copy.
 template <class Arch, class T>
@@ -34,14 +53,14 @@ struct s4_backward_plan : s4_kernel_plan<Arch, T> {
         terms = s.channels + s.columns + 1 + 2 * s.rank;
         this->shared = this->memory.size();
         arena more;
-        more.take<T>(upstream()), more.take<T>(projections()), more.take<T>(projections());
-        more.take<T>(accumulators()), more.take<number>(totals());
+        s4_adjoint_work<Arch, T>(*this, more);
+        if (this->repairs()) s4_adjoint_work<Arch, double>(*this, more);
+        more.take<number>(totals());
         this->each += more.size();
     }
 
     std::size_t upstream() const { return static_cast<std::size_t>(2 * this->sizes.rows() * s4_chunk); }
     std::size_t projections() const { return static_cast<std::size_t>(2 * this->sizes.columns * this->sizes.rank * s4_chunk); }
-    std::size_t accumulators() const { return static_cast<std::size_t>(2 * terms * lanes<T, Arch>); }
     std::size_t totals() const { return static_cast<std::size_t>(terms * this->sizes.state); }
 };
 
@@ -50,36 +69,40 @@ template <class Arch, class T>
 struct s4_adjoint {
     s4_system system;
     s4_sums<T> sums;
-    T *upstream, *tau, *v, *accumulators;
+    std::optional<s4_near_nodes> near;  // where T is float
+    s4_adjoint_work<Arch, T> work;
+    std::optional<s4_adjoint_work<Arch, double>> near_work;
     std::complex<double>* totals;  // (state, terms)
 
     s4_adjoint(const s4_backward_plan<Arch, T>& plan, arena& memory)
-        : system(plan.sizes, memory),
-          sums(plan.sizes, memory),
-          upstream(memory.take<T>(plan.upstream())),
-          tau(memory.take<T>(plan.projections())),
-          v(memory.take<T>(plan.projections())),
-          accumulators(memory.take<T>(plan.accumulators())),
-          totals(memory.take<std::complex<double>>(plan.totals()))
+        : system(plan.sizes, memory), sums(plan.sizes, memory), work(plan, memory)
     {
+        if (plan.repairs()) {
+            near.emplace(plan.sizes, memory);
+            near_work.emplace(plan, memory);
+        }
+        totals = memory.take<std::complex<double>>(plan.totals());
     }
 };
 
-/// g' at a chunk of nodes, from the channel's rows of the spectra of dK; 0 at the node where z is infinite and behind the end.
-template <class Arch, class T>
-void s4_load_upstream(const s4_backward_plan<Arch, T>& plan, index first, index count, T* spectra, index first_row, T* upstream)
+/// g' at nodes bin(l), l < count, in type W, from the channel's rows of the spectra of dK; 0 at the node where z is infinite, behind
+/// the end and where skip(bin).
+template <class Arch, class T, class W, class Bin, class Skip>
+void s4_load_upstream(const s4_backward_plan<Arch, T>& plan, index count, Bin&& bin, Skip&& skip, T* spectra, index first_row,
+                      W* upstream)
 {
     constexpr index n = lanes<T, Arch>;
     const s4_sizes& s = plan.sizes;
-    const T scale = T(1) / static_cast<T>(s.transform);
+    const W scale = W(1) / static_cast<W>(s.transform);
     for (index i = 0; i < s.rows(); ++i, upstream += 2 * s4_chunk) {
         const T* const row = plan.rows.row(spectra, first_row + i);
         for (index l = 0; l < count; ++l) {
-            const index j = first + l;
-            const bool finite = 2 * j < s.transform;
-            const T weight = !finite ? T(0) : j == 0 ? scale : 2 * scale;
-            const T re = finite ? weight * row[2 * n * j] : T(0), im = finite && j > 0 ? weight * row[2 * n * j + n] : T(0);
-            const T half = plan.nodes.y[j] / 2;
+            const index j = bin(l);
+            const bool finite = 2 * j < s.transform && !skip(j);
+            const W weight = !finite ? W(0) : j == 0 ? scale : 2 * scale;
+            const W re = finite ? weight * static_cast<W>(row[2 * n * j]) : W(0),
+                    im = finite && j > 0 ? weight * static_cast<W>(row[2 * n * j + n]) : W(0);
+            const W half = static_cast<W>(plan.nodes.y[j]) / 2;
             upstream[l] = re + half * im;
             upstream[s4_chunk + l] = im - half * re;
         }
@@ -87,33 +110,32 @@ void s4_load_upstream(const s4_backward_plan<Arch, T>& plan, index first, index 
 }
 
 /// τ_i = (I + q·p)^-1 q·b_i and v_i = Σ_c g'_ci conj(C_c·p (I + q·p)^-1) at a chunk of nodes.
-template <class Arch, class T>
-void s4_project(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m, index count)
+template <class Arch, class W>
+void s4_project(const s4_sizes& s, const s4_sums<W>& sums, const s4_adjoint_work<Arch, W>& work, index count)
 {
-    using number = complex_lanes<vec<T, Arch>>;
-    const s4_sizes& s = plan.sizes;
-    for (index l = 0; l < count; l += lanes<T, Arch>) {
-        const auto sum = [&](index x, index y) { return load_parts<Arch>(m.sums.re(s, x, y) + l, s4_chunk); };
+    using number = complex_lanes<vec<W, Arch>>;
+    for (index l = 0; l < count; l += lanes<W, Arch>) {
+        const auto sum = [&](index x, index y) { return load_parts<Arch>(sums.re(s, x, y) + l, s4_chunk); };
         const auto inverse = [&](index r, index t) {
-            return load_parts<Arch>(m.sums.inverse + 2 * (r * s.rank + t) * s4_chunk + l, s4_chunk);
+            return load_parts<Arch>(sums.inverse + 2 * (r * s.rank + t) * s4_chunk + l, s4_chunk);
         };
-        const auto put = [&](T* p, const number& x) {
+        const auto put = [&](W* p, const number& x) {
             x.re.store_unaligned(p + l);
             x.im.store_unaligned(p + s4_chunk + l);
         };
         for (index i = 0; i < s.columns; ++i) {
             for (index r = 0; r < s.rank; ++r) {
-                const vec<T, Arch> zero(T(0));
+                const vec<W, Arch> zero(W(0));
                 number tau{zero, zero}, v{zero, zero};
                 for (index t = 0; t < s.rank; ++t) tau = tau + product(inverse(r, t), sum(s.channels + t, i));
                 for (index c = 0; c < s.channels; ++c) {
                     number sigma{zero, zero};
                     for (index t = 0; t < s.rank; ++t) sigma = sigma + product(sum(c, s.columns + t), inverse(t, r));
-                    v = v + product(load_parts<Arch>(m.upstream + 2 * (i * s.channels + c) * s4_chunk + l, s4_chunk),
+                    v = v + product(load_parts<Arch>(work.upstream + 2 * (i * s.channels + c) * s4_chunk + l, s4_chunk),
                                     sigma.conjugate());
                 }
-                put(m.tau + 2 * (i * s.rank + r) * s4_chunk, tau);
-                put(m.v + 2 * (i * s.rank + r) * s4_chunk, v);
+                put(work.tau + 2 * (i * s.rank + r) * s4_chunk, tau);
+                put(work.v + 2 * (i * s.rank + r) * s4_chunk, v);
             }
         }
     }
@@ -131,15 +153,15 @@ struct s4_any_counts {
     static constexpr bool fixed = false;
 };
 
-/// Writes what a chunk of nodes gives to one state: m.accumulators, whose lanes are those of the nodes.
+/// Writes what a chunk of nodes gives to one state: work.accumulators, whose lanes are those of the nodes.
 template <class Arch, class T, class Counts>
-[[gnu::noinline, gnu::flatten]] void s4_accumulate(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m,
-                                                   const Counts& counts, index n, index first, index count)
+[[gnu::noinline, gnu::flatten]] void s4_accumulate(const s4_system& system, index state, const imaginary_nodes<T>& nodes,
+                                                   const s4_adjoint_work<Arch, T>& work, const Counts& counts, index n, index first,
+                                                   index count)
 {
     using V = vec<T, Arch>;
     using number = complex_lanes<V>;
     constexpr index width = lanes<T, Arch>;
-    const index state = plan.sizes.state;
     const auto broadcast = [](std::complex<double> x) { return number{V(static_cast<T>(x.real())), V(static_cast<T>(x.imag()))}; };
     const number zero{V(T(0)), V(T(0))};
     number sums[static_cast<std::size_t>(Counts::fixed ? 9 : 1)];
@@ -148,39 +170,45 @@ template <class Arch, class T, class Counts>
         if constexpr (Counts::fixed) {
             sums[term] = sums[term] + x;
         } else {
-            T* const p = m.accumulators + 2 * term * width;
+            T* const p = work.accumulators + 2 * term * width;
             (load_parts<Arch>(p, width) + x).store(p);
         }
     };
-    const double pole = m.system.pole[n].imag();
-    const V damping(static_cast<T>(-m.system.pole[n].real())), high(static_cast<T>(pole)),
+    const double pole = system.pole[n].imag();
+    const V damping(static_cast<T>(-system.pole[n].real())), high(static_cast<T>(pole)),
         low(static_cast<T>(pole - static_cast<double>(static_cast<T>(pole))));
     const auto reciprocal = [&](const V& distance) __attribute__((always_inline)) {  // of z - λ
         const V g = inverse(multiply_add(distance, distance, damping * damping));
         return number{damping * g, -(distance * g)};
     };
     const auto upstream = [&](index i, index c, index l) __attribute__((always_inline)) {
-        return load_parts<Arch>(m.upstream + 2 * (i * counts.channels + c) * s4_chunk + l, s4_chunk);
+        return load_parts<Arch>(work.upstream + 2 * (i * counts.channels + c) * s4_chunk + l, s4_chunk);
     };
     const auto projection = [&](const T* of, index i, index r, index l) __attribute__((always_inline)) {
         return load_parts<Arch>(of + 2 * (i * counts.rank + r) * s4_chunk + l, s4_chunk);
     };
     const index of_b = counts.channels, of_pole = of_b + counts.columns, of_p = of_pole + 1, of_q = of_p + counts.rank;
     for (index l = 0; l < count; l += width) {
-        const V y = load<T, Arch>(plan.nodes.y + first + l), y_low = load<T, Arch>(plan.nodes.y_low + first + l);
-        const number here = reciprocal((y - high) + (y_low - low)), there = reciprocal((y + high) + (y_low + low));
+        const V y = load<T, Arch>(nodes.y + first + l);
+        V beyond = y - high, before = y + high;
+        if constexpr (std::is_same_v<T, float>) {
+            const V y_low = load<T, Arch>(nodes.y_low + first + l);
+            beyond = beyond + (y_low - low);
+            before = before + (y_low + low);
+        }
+        const number here = reciprocal(beyond), there = reciprocal(before);
         for (index i = 0; i < counts.columns; ++i) {
-            number left_here = zero, left_there = zero, right_here = broadcast(m.system.right[i * state + n]),
+            number left_here = zero, left_there = zero, right_here = broadcast(system.right[i * state + n]),
                    right_there = right_here.conjugate();
             for (index c = 0; c < counts.channels; ++c) {
-                const number g = upstream(i, c, l), map = broadcast(m.system.left[c * state + n]);
+                const number g = upstream(i, c, l), map = broadcast(system.left[c * state + n]);
                 left_here = left_here + conjugate_product(g, map);
                 left_there = left_there + product(g, map);
             }
             for (index r = 0; r < counts.rank; ++r) {
-                const number tau = projection(m.tau, i, r, l), v = projection(m.v, i, r, l);
-                const number p = broadcast(m.system.right[(counts.columns + r) * state + n]),
-                             q = broadcast(m.system.left[(counts.channels + r) * state + n]);
+                const number tau = projection(work.tau, i, r, l), v = projection(work.v, i, r, l);
+                const number p = broadcast(system.right[(counts.columns + r) * state + n]),
+                             q = broadcast(system.left[(counts.channels + r) * state + n]);
                 left_here = left_here - conjugate_product(v, q);
                 left_there = left_there - product(v, q);
                 right_here = right_here - product(p, tau);
@@ -195,14 +223,40 @@ template <class Arch, class T, class Counts>
                 add(c, conjugate_product(g, x_here) + conjugate_product(x_there, g));
             }
             for (index r = 0; r < counts.rank; ++r) {
-                const number tau = projection(m.tau, i, r, l), v = projection(m.v, i, r, l);
+                const number tau = projection(work.tau, i, r, l), v = projection(work.v, i, r, l);
                 add(of_p + r, conjugate_product(u_here, tau) + conjugate_product(tau, u_there));
                 add(of_q + r, conjugate_product(x_here, v) + conjugate_product(v, x_there));
             }
         }
     }
     if constexpr (Counts::fixed) {
-        for (index term = 0; term < of_q + counts.rank; ++term) sums[term].store(m.accumulators + 2 * term * width);
+        for (index term = 0; term < of_q + counts.rank; ++term) sums[term].store(work.accumulators + 2 * term * width);
+    }
+}
+
+/// Adds what a chunk of nodes gives to all states to m.totals.
+template <class Arch, class T, class W>
+void s4_add_nodes(const s4_backward_plan<Arch, T>& plan, const s4_adjoint<Arch, T>& m, const imaginary_nodes<W>& nodes,
+                  const s4_adjoint_work<Arch, W>& work, index first, index count)
+{
+    constexpr index n = lanes<W, Arch>;
+    const s4_sizes& s = plan.sizes;
+    for (index i = 0; i < s.state; ++i) {
+        std::fill_n(work.accumulators, work.size, W(0));
+        const auto accumulate = [&](const auto& counts) { s4_accumulate(m.system, s.state, nodes, work, counts, i, first, count); };
+        if (s.rows() != 1 || s.rank > 2) {
+            accumulate(s4_any_counts{s.channels, s.columns, s.rank});
+        } else if (s.rank == 0) {
+            accumulate(s4_one_kernel<0>{});
+        } else if (s.rank == 1) {
+            accumulate(s4_one_kernel<1>{});
+        } else {
+            accumulate(s4_one_kernel<2>{});
+        }
+        for (index term = 0; term < plan.terms; ++term) {
+            const auto total = load_parts<Arch>(work.accumulators + 2 * term * n, n);
+            m.totals[i * plan.terms + term] += std::complex<double>(sum(total.re), sum(total.im));
+        }
     }
 }
 
@@ -285,28 +339,28 @@ void s4_backward_group(const s4_kernel_backward_args<T>& a, const s4_backward_pl
     for (index k = 0; k < channels; ++k) {
         m.system.fill(a.forward, s, h0 + k);
         m.sums.prepare(s, m.system);
+        if (m.near) m.near->prepare(s, m.system);
         std::fill_n(m.totals, plan.totals(), 0.0);
         for (index first = 0; first < s.padded && s.rows() > 0 && s.length > 0; first += s4_chunk) {
             const index count = std::min(s4_chunk, s.padded - first);
             m.sums.template compute<Arch>(s, plan.nodes.all(), first, count);
-            s4_load_upstream(plan, first, count, spectra, k * s.rows(), m.upstream);
-            s4_project(plan, m, count);
-            for (index i = 0; i < s.state; ++i) {
-                std::fill_n(m.accumulators, plan.accumulators(), T(0));
-                if (s.rows() != 1 || s.rank > 2) {
-                    s4_accumulate(plan, m, s4_any_counts{s.channels, s.columns, s.rank}, i, first, count);
-                } else if (s.rank == 0) {
-                    s4_accumulate(plan, m, s4_one_kernel<0>{}, i, first, count);
-                } else if (s.rank == 1) {
-                    s4_accumulate(plan, m, s4_one_kernel<1>{}, i, first, count);
-                } else {
-                    s4_accumulate(plan, m, s4_one_kernel<2>{}, i, first, count);
-                }
-                for (index term = 0; term < plan.terms; ++term) {
-                    const auto total = load_parts<Arch>(m.accumulators + 2 * term * n, n);
-                    m.totals[i * plan.terms + term] += std::complex<double>(sum(total.re), sum(total.im));
-                }
+            s4_load_upstream(plan, count, [&](index l) { return first + l; }, [&](index j) { return m.near && m.near->holds(j); }, spectra,
+                             k * s.rows(), m.work.upstream);
+            s4_project(s, m.sums, m.work, count);
+            s4_add_nodes(plan, m, plan.nodes.all(), m.work, first, count);
+        }
+        while (const index count = m.near && s.rows() > 0 && s.length > 0 ? m.near->template compute<Arch>(s, plan.nodes) : 0) {
+            constexpr index padding = cauchy_padding<double, Arch>;
+            const index padded = (count + padding - 1) / padding * padding;
+            s4_load_upstream(plan, padded, [&](index l) { return m.near->bin(std::min(l, count - 1)); }, [](index) { return false; },
+                             spectra, k * s.rows(), m.near_work->upstream);
+            for (index i = 0; i < s.rows(); ++i) {  // behind the last node
+                for (index side = 0; side < 2; ++side)
+                    std::fill(m.near_work->upstream + (2 * i + side) * s4_chunk + count,
+                              m.near_work->upstream + (2 * i + side) * s4_chunk + padded, 0.0);
             }
+            s4_project(s, m.near->sums, *m.near_work, padded);
+            s4_add_nodes(plan, m, m.near->gathered(), *m.near_work, 0, padded);
         }
         for (index i = 0; i < s.rows() && s.transform % 2 == 0 && s.length > 0; ++i) {  // where M = 4 I: K̂ = Re C b
             const double g = static_cast<double>(plan.rows.row(spectra, k * s.rows() + i)[2 * n * (s.bins - 1)]) /

@@ -63,12 +63,14 @@ public:
         constexpr index padding = cauchy_padding<double, Arch>;
         const index padded = (count + padding - 1) / padding * padding;
         std::fill(y_ + count, y_ + padded, y_[count - 1]);
-        sums.template compute<Arch>(s, imaginary_nodes<double>{y_, nullptr}, 0, padded);
+        sums.template compute<Arch>(s, gathered(), 0, padded);
         return count;
     }
 
+    bool holds(index j) const { return near_[j] != 0; }
     index bin(index i) const { return bins_[i]; }
     const double* y() const { return y_; }
+    imaginary_nodes<double> gathered() const { return {y_, nullptr}; }
 
     s4_sums<double> sums;
 

@@ -47,7 +47,7 @@ task ssmkit_task(const s4_kernel_shape& s, ssmkit::s4_map map, std::size_t threa
 }
 
 const registration here{[](std::vector<row>& rows) {
-    const s4_kernel_shape s{16, 32, 1024};
+    const s4_kernel_shape s{4, 32, 1024};
     for (const bool recover : {false, true}) {
         const ssmkit::s4_map map = recover ? ssmkit::s4_map::recover : ssmkit::s4_map::prepare;
         const std::string name = s.name() + (recover ? "-recover" : "-prepare");

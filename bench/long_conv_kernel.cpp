@@ -46,8 +46,8 @@ struct regularised_data {
         return {.forward = args(), .dK = {dK.data(), 1, s.dim, s.length}, .dkernel = {dkernel.data(), 1, s.dim, s.length}};
     }
 
-    /// Two operations to squash a tap, the window's sum or two real transforms, 2.5 / 2 length log₂ length multiply-adds each, and the
-    /// window of half as many bins.
+    /// Two operations to squash a tap, the window's sum or two real transforms, 2.5 / 2 length log₂ length multiply-adds each, and
+    /// the window of half as many bins.
     work needs(double times) const
     {
         const double taps = static_cast<double>(kernel.size());
@@ -80,7 +80,8 @@ task backward_task(const regularised_shape& s, std::size_t threads)
             return mismatch("dkernel", got.dkernel, expected.dkernel);
         });
     if (threads == 1) t.rivals.push_back({"times_forward", with_workspace(ssmkit::long_conv_kernel_workspace_size(d->args()), 1,
-                                                            [d](auto&&... how) { ssmkit::long_conv_kernel(d->args(), how...); }), true});
+                                                            [d](auto&&... how) { ssmkit::long_conv_kernel(d->args(), how...); }),
+                            true});
     return t;
 }
 

@@ -31,7 +31,8 @@ struct setup_data {
     {
         const s4_kernel_shape& s = model.s;
         const double full = static_cast<double>(2 * s.state), dim = static_cast<double>(s.dim);
-        const double squarings = std::ceil(std::log2(static_cast<double>(s.length))), solves = map == ssmkit::s4_map::recover ? 1. / 3 : 0;
+        const double squarings = std::ceil(std::log2(static_cast<double>(s.length)));
+        const double solves = map == ssmkit::s4_map::recover ? 1.0 / 3 : 0;
         return {.updates = dim * full, .fmas = 4 * dim * full * full * full * (squarings / 2 + solves),
                 .bytes = 2 * static_cast<double>(out.size() * sizeof(out[0]))};
     }

@@ -79,12 +79,14 @@ task backward_task(const image_shape& s, std::size_t threads)
         [](image_data& e) { ssmkit::reference::separable_conv_backward(e.backward_args()); },
         [](const image_data& got, const image_data& expected) {
             return first_of(
-                {mismatch("du", got.du, expected.du), mismatch("dD", got.dD, expected.dD), mismatch("dk", got.dk[0], expected.dk[0]),
-                 mismatch("dk", got.dk[1], expected.dk[1]), mismatch("dk_reverse", got.dk[2], expected.dk[2]),
+                {mismatch("du", got.du, expected.du), mismatch("dD", got.dD, expected.dD),
+                 mismatch("dk", got.dk[0], expected.dk[0]), mismatch("dk", got.dk[1], expected.dk[1]),
+                 mismatch("dk_reverse", got.dk[2], expected.dk[2]),
                  mismatch("dk_reverse", got.dk[3], expected.dk[3])});
         });
     if (threads == 1) t.rivals.push_back({"times_forward", with_workspace(ssmkit::separable_conv_workspace_size(d->args()), 1,
-                                                            [d](auto&&... how) { ssmkit::separable_conv(d->args(), how...); }), true});
+                                                            [d](auto&&... how) { ssmkit::separable_conv(d->args(), how...); }),
+                            true});
     return t;
 }
 

@@ -99,7 +99,8 @@ task backward_task(const sgconv_shape& s, std::size_t threads)
                            [d](auto&&... how) { ssmkit::sgconv_kernel_backward(d->backward_args(), how...); });
     t.needs = d->needs(2);
     t.run();
-    const auto e = expected(s, [](sgconv_data<double>& exact) { ssmkit::reference::sgconv_kernel_backward(exact.backward_args()); });
+    const auto e =
+        expected(s, [](sgconv_data<double>& exact) { ssmkit::reference::sgconv_kernel_backward(exact.backward_args()); });
     t.mismatch = first_of({mismatch("dw", d->dw, e.dw), mismatch("ddecay", d->ddecay, e.ddecay)});
     if (threads == 1) t.rivals.push_back({"times_forward", forward(d, 1), true});
     return t;

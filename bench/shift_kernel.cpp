@@ -83,7 +83,8 @@ task backward_task(const shift_shape& s, std::size_t threads)
             return first_of({mismatch("dB", got.dB, expected.dB), mismatch("dC", got.dC, expected.dC)});
         });
     if (threads == 1) t.rivals.push_back({"times_forward", with_workspace(ssmkit::shift_kernel_workspace_size(d->args()), 1,
-                                                            [d](auto&&... how) { ssmkit::shift_kernel(d->args(), how...); }), true});
+                                                            [d](auto&&... how) { ssmkit::shift_kernel(d->args(), how...); }),
+                            true});
     return t;
 }
 

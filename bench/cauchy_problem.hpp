@@ -41,7 +41,8 @@ struct cauchy_data {
         v = fill_complex<T>(count(s.terms, s.dim, s.state), -1, 1, 2);
         dout = fill_complex<T>(count(s.terms, s.dim, s.length), -1, 1, 3);
         for (index j = 0; j < s.length; ++j) {
-            y.push_back(static_cast<T>(2 * std::tan(std::numbers::pi / 2 * static_cast<double>(j) / static_cast<double>(s.length))));
+            const double angle = std::numbers::pi / 2 * static_cast<double>(j) / static_cast<double>(s.length);
+            y.push_back(static_cast<T>(2 * std::tan(angle)));
             z.push_back({s.any_nodes ? T(0.01) : T(0), y.back()});
         }
         out.resize(dout.size()), dv.resize(v.size()), dz.resize(z.size()), dw.resize(w.size());

@@ -29,7 +29,7 @@ task backward_task(const conv_shape& shape, std::size_t threads)
     t.mismatch = mismatch("dx", d->tokens(d->dx.data()), d->tokens(expected.dx.data()));
     if (t.mismatch.empty()) t.mismatch = mismatch("dweight", d->backward_args().dweight, expected.backward_args().dweight);
     if (threads == 1) {
-        t.rivals.push_back({"over_forward", [d] { ssmkit::causal_conv1d(d->args(d->y.data())); }, true});
+        t.rivals.push_back({"times_forward", [d] { ssmkit::causal_conv1d(d->args(d->y.data())); }, true});
     }
     return t;
 }

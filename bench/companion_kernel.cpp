@@ -68,10 +68,12 @@ task backward_task(const companion_shape& s, std::size_t threads)
 {
     const auto d = std::make_shared<companion_data>(s);
     task t = checked(
-        d, d->needs(5), with_threads(threads, [d](auto&&... exec) { ssmkit::companion_kernel_backward(d->backward_args(), exec...); }),
+        d, d->needs(5),
+        with_threads(threads, [d](auto&&... exec) { ssmkit::companion_kernel_backward(d->backward_args(), exec...); }),
         [](companion_data& e) { ssmkit::reference::companion_kernel_backward(e.backward_args()); },
         [](const companion_data& got, const companion_data& expected) {
-            return first_of({mismatch("da", got.da, expected.da), mismatch("db", got.db, expected.db), mismatch("dc", got.dc, expected.dc)});
+            return first_of({mismatch("da", got.da, expected.da), mismatch("db", got.db, expected.db),
+                             mismatch("dc", got.dc, expected.dc)});
         });
     if (threads == 1) t.rivals.push_back({"times_forward", [d] { ssmkit::companion_kernel(d->args()); }, true});
     return t;
@@ -91,7 +93,8 @@ const registration here{[](std::vector<row>& rows) {
     for (const std::size_t n : thread_counts()) {
         for (const companion_shape& s : {companion_shape{128, 64, 720}})
             rows.push_back({"companion_kernel", "ssmkit", s.name(), "f64", n, [=] { return forward_task(s, n); }});
-        rows.push_back({"companion_kernel_backward", "ssmkit", smaller.name(), "f64", n, [=] { return backward_task(smaller, n); }});
+        rows.push_back({"companion_kernel_backward", "ssmkit", smaller.name(), "f64", n,
+                        [=] { return backward_task(smaller, n); }});
     }
     const companion_shape usual{128, 64, 720};
     rows.push_back({"companion_kernel", "reference", usual.name(), "f64", 1, [=] { return reference_task(usual); }});

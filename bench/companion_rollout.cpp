@@ -70,10 +70,13 @@ task backward_task(const rollout_shape& s, std::size_t threads)
 {
     const auto d = std::make_shared<rollout_data>(s);
     task t = checked(
-        d, d->needs(3), with_threads(threads, [d](auto&&... exec) { ssmkit::companion_rollout_backward(d->backward_args(), exec...); }),
+        d, d->needs(3),
+        with_threads(threads, [d](auto&&... exec) { ssmkit::companion_rollout_backward(d->backward_args(), exec...); }),
         [](rollout_data& e) { ssmkit::reference::companion_rollout_backward(e.backward_args()); },
         [](const rollout_data& got, const rollout_data& expected) {
-            return first_of({mismatch("du", got.du, expected.du), mismatch("da", got.da, expected.da), mismatch("db", got.db, expected.db), mismatch("dc", got.dc, expected.dc), mismatch("dk", got.dk, expected.dk)});
+            return first_of({mismatch("du", got.du, expected.du), mismatch("da", got.da, expected.da),
+                             mismatch("db", got.db, expected.db), mismatch("dc", got.dc, expected.dc),
+                             mismatch("dk", got.dk, expected.dk)});
         });
     if (threads == 1) t.rivals.push_back({"times_forward", [d] { ssmkit::companion_rollout(d->args()); }, true});
     return t;
@@ -93,7 +96,8 @@ const registration here{[](std::vector<row>& rows) {
     for (const std::size_t n : thread_counts()) {
         for (const rollout_shape& s : {rollout_shape{8, 336, 720, 16, 64}})
             rows.push_back({"companion_rollout", "ssmkit", s.name(), "f64", n, [=] { return forward_task(s, n); }});
-        rows.push_back({"companion_rollout_backward", "ssmkit", smaller.name(), "f64", n, [=] { return backward_task(smaller, n); }});
+        rows.push_back({"companion_rollout_backward", "ssmkit", smaller.name(), "f64", n,
+                        [=] { return backward_task(smaller, n); }});
     }
     const rollout_shape usual{8, 336, 720, 16, 64};
     rows.push_back({"companion_rollout", "reference", usual.name(), "f64", 1, [=] { return reference_task(usual); }});

@@ -33,7 +33,8 @@ struct dense_data {
         for (index h = 0; h < s.dim; ++h) {
             for (index n = 0; n < s.state; ++n) A[count(h * s.state + n, s.state) + count(n)] -= static_cast<double>(s.state);
         }
-        B = fill_complex<double>(count(s.dim, s.state), -1, 1, 3), C = fill_complex<double>(count(s.channels, s.dim, s.state), -1, 1, 4);
+        B = fill_complex<double>(count(s.dim, s.state), -1, 1, 3),
+        C = fill_complex<double>(count(s.channels, s.dim, s.state), -1, 1, 4);
         dK = fill<double>(count(s.channels, s.dim, s.length), -1, 1, 5);
         K.resize(dK.size()), ddelta.resize(delta.size()), dA.resize(A.size()), dB.resize(B.size()), dC.resize(C.size());
     }

@@ -12,8 +12,8 @@
 
 namespace bench {
 
-/// y = causal convolution of u with a kernel a channel, rows (batch, channels, length) of time-contiguous floats: a row at a time, so
-/// that its spectrum stays in the caches, plans by FFTW_MEASURE, with the padding that is fastest here.
+/// y = causal convolution of u with a kernel a channel, rows (batch, channels, length) of time-contiguous floats: a row at a time,
+/// so that its spectrum stays in the caches, plans by FFTW_MEASURE, with the padding that is fastest here.
 class fftw_convolution {
 public:
     fftw_convolution(std::size_t batch, std::size_t channels, std::size_t length, std::size_t width)
@@ -109,7 +109,8 @@ private:
         fftwf_execute_dft_r2c(p.forward, p.row.data(), reinterpret_cast<fftwf_complex*>(to));
     }
 
-    [[gnu::noinline]] static void multiply(std::complex<float>* __restrict x, const std::complex<float>* __restrict k, std::size_t n)
+    [[gnu::noinline]] static void multiply(std::complex<float>* __restrict x, const std::complex<float>* __restrict k,
+                                           std::size_t n)
     {
         for (std::size_t i = 0; i < n; ++i) {
             x[i] = {x[i].real() * k[i].real() - x[i].imag() * k[i].imag(), x[i].real() * k[i].imag() + x[i].imag() * k[i].real()};

@@ -31,7 +31,8 @@ struct polyb_data {
         const std::size_t poles = count(s.dim, s.state);
         u = fill<double>(count(s.batch, s.dim, s.length), -1, 1, 1), k = fill<double>(count(s.dim, s.length), -1, 1, 2);
         D = fill<double>(count(s.dim), -1, 1, 3), delta = fill<double>(count(s.dim), 1e-3, 1e-1, 4);
-        w = fill_complex<double>(poles, -1, -0.1, 5), B = fill_complex<double>(poles, -1, 1, 6), C = fill_complex<double>(poles, -1, 1, 7);
+        w = fill_complex<double>(poles, -1, -0.1, 5), B = fill_complex<double>(poles, -1, 1, 6),
+        C = fill_complex<double>(poles, -1, 1, 7);
         dy = fill<double>(u.size(), -1, 1, 8);
         y.resize(u.size()), du.resize(u.size()), dk.resize(k.size()), dD.resize(D.size()), ddelta.resize(delta.size());
         dw.resize(poles), dB.resize(poles), dC.resize(poles);
@@ -88,7 +89,10 @@ task backward_task(const polyb_shape& s, std::size_t threads)
         d, d->needs(2), with_threads(threads, [d](auto&&... exec) { ssmkit::liquid_polyb_backward(d->backward_args(), exec...); }),
         [](polyb_data& e) { ssmkit::reference::liquid_polyb_backward(e.backward_args()); },
         [](const polyb_data& got, const polyb_data& expected) {
-            return first_of({mismatch("du", got.du, expected.du), mismatch("dk", got.dk, expected.dk), mismatch("dD", got.dD, expected.dD), mismatch("ddelta", got.ddelta, expected.ddelta), mismatch("dw", got.dw, expected.dw), mismatch("dB", got.dB, expected.dB), mismatch("dC", got.dC, expected.dC)});
+            return first_of({mismatch("du", got.du, expected.du), mismatch("dk", got.dk, expected.dk),
+                             mismatch("dD", got.dD, expected.dD), mismatch("ddelta", got.ddelta, expected.ddelta),
+                             mismatch("dw", got.dw, expected.dw), mismatch("dB", got.dB, expected.dB),
+                             mismatch("dC", got.dC, expected.dC)});
         });
     if (threads == 1) t.rivals.push_back({"times_forward", [d] { ssmkit::liquid_polyb(d->args()); }, true});
     return t;

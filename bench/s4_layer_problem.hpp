@@ -102,8 +102,8 @@ struct s4_layer_problem {
 };
 
 /// The states' arithmetic: inputs to states and back, two multiply-adds each a pair, half of a chunk's pairs of tokens, and
-/// (2 pairs)² a chunk. A convolution's: the kernel's Cauchy sums as s4_kernel_problem.hpp counts them, once, and transforms of twice
-/// the length, `transforms` a row and two a channel, as fft_conv_problem.hpp does.
+/// (2 pairs)² a chunk. A convolution's: the kernel's Cauchy sums as s4_kernel_problem.hpp counts them, once, and transforms of
+/// twice the length, `transforms` a row and two a channel, as fft_conv_problem.hpp does.
 inline work s4_layer_needs(const s4_layer_shape& s, double transforms = 2)
 {
     const double n = static_cast<double>(s.elements()), pairs = static_cast<double>(s.pairs()), chunk = 32;

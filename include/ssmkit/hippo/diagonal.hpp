@@ -46,7 +46,8 @@ Eigen::VectorXcd s4d_A(s4d_spectrum spectrum, index state, const s4d_options& op
     };
     detail::require(fits(options.real_numbers), op, "real_numbers", "are not one a pair");
     detail::require(fits(options.imag_numbers), op, "imag_numbers", "are not one a pair");
-    detail::require(spectrum != s4d_spectrum::rand || !options.imag_numbers.empty() || pairs == 0, op, "imag_numbers", "are missing");
+    detail::require(spectrum != s4d_spectrum::rand || !options.imag_numbers.empty() || pairs == 0, op, "imag_numbers",
+                    "are missing");
     Eigen::VectorXcd legs;
     if (spectrum == s4d_spectrum::legs) legs = hippo_nplr(hippo_measure::legs, state).Lambda;
     const double size = static_cast<double>(state), M = static_cast<double>(pairs), pi = std::numbers::pi;
@@ -85,7 +86,8 @@ Eigen::VectorXcd s4d_B(s4d_input input, index state)
 {
     constexpr const char* op = "s4d_B";
     detail::require(state >= 0 && state % 2 == 0, op, "state", "is " + std::to_string(state) + ", expected an even size");
-    detail::require(input != s4d_input::alternating || state % 4 == 0, op, "state", "has an odd number of pairs, which cannot alternate");
+    detail::require(input != s4d_input::alternating || state % 4 == 0, op, "state",
+                    "has an odd number of pairs, which cannot alternate");
     if (input == s4d_input::legs) return clip_imaginary(hippo_nplr(hippo_measure::legs, state).B);
     Eigen::VectorXcd B(state / 2);
     for (index n = 0; n < B.size(); ++n) {
@@ -257,7 +259,8 @@ s5_random_parameters s5_random_init(const s5_parameters& start, index dim, std::
             p.C.middleCols(i * state, state) = as_eigen(view<const std::complex<double>, 2>(c, dim, state));
             continue;
         }
-        const double entries = output == s5_output::flat ? size * static_cast<double>(dim) : size, variance = entries > 0 ? 1 / entries : 0;
+        const double entries = output == s5_output::flat ? size * static_cast<double>(dim) : size;
+        const double variance = entries > 0 ? 1 / entries : 0;
         Eigen::MatrixXcd C(dim, ssm_size);
         C.real() = truncated(dim, ssm_size, variance);
         C.imag() = truncated(dim, ssm_size, variance);

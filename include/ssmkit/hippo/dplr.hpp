@@ -115,9 +115,11 @@ diagonal_plus_low_rank nplr_to_dplr(const Eigen::MatrixXd& A, const Eigen::Matri
     constexpr const char* op = "nplr_to_dplr";
     const index state = A.rows();
     detail::require_system(op, A, B);
-    detail::require(P.cols() == state, op, "P", "has " + std::to_string(P.cols()) + " columns, expected state = " + std::to_string(state));
+    detail::require(P.cols() == state, op, "P",
+                    "has " + std::to_string(P.cols()) + " columns, expected state = " + std::to_string(state));
     detail::require(state % 2 == 0, op, "A", "is of odd size: its real eigenvalue would be lost");
-    if (state == 0) return {Eigen::VectorXcd(0), Eigen::MatrixXcd(0, 0), Eigen::MatrixXcd(P.rows(), 0), Eigen::MatrixXcd(0, B.cols())};
+    if (state == 0)
+        return {Eigen::VectorXcd(0), Eigen::MatrixXcd(0, 0), Eigen::MatrixXcd(P.rows(), 0), Eigen::MatrixXcd(0, B.cols())};
     const Eigen::MatrixXd S = A + P.transpose() * P;
     const double sigma = S.diagonal().mean();
     Eigen::MatrixXd symmetric = (S + S.transpose()) / 2;

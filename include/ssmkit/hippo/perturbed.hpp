@@ -45,7 +45,8 @@ perturbed_diagonal perturb_then_diagonalize(const Eigen::MatrixXd& A, const Eige
     const index state = A.rows();
     detail::require_system(op, A, B);
     detail::require(E.rows() == state && E.cols() == state, op, "E", "is not as large as A");
-    detail::require(C.cols() == state, op, "C", "has " + std::to_string(C.cols()) + " columns, expected state = " + std::to_string(state));
+    detail::require(C.cols() == state, op, "C",
+                    "has " + std::to_string(C.cols()) + " columns, expected state = " + std::to_string(state));
     const Eigen::MatrixXd perturbed = A + E;
     detail::require(perturbed.allFinite(), op, "A + E", "has an element that is not finite");
     if (state == 0) return {Eigen::VectorXcd(0), Eigen::MatrixXcd(0, 0), B, C, 1};
@@ -116,7 +117,8 @@ template <class Lazy = void>
 Eigen::MatrixXd perturbation(index state, double norm, std::span<const double> normals)
 {
     constexpr const char* op = "perturbation";
-    detail::require(state >= 0 && static_cast<index>(normals.size()) == state * state, op, "normals", "are not state * state numbers");
+    detail::require(state >= 0 && static_cast<index>(normals.size()) == state * state, op, "normals",
+                    "are not state * state numbers");
     detail::require(norm >= 0, op, "norm", "is not a size");
     if (state == 0) return Eigen::MatrixXd(0, 0);
     const Eigen::MatrixXd E = as_eigen(view<const double, 2>(normals.data(), state, state));

@@ -4,6 +4,7 @@
 
 #include <ssmkit/args/companion_kernel.hpp>
 #include <ssmkit/detail/companion.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -16,6 +17,7 @@ void companion_kernel(const companion_kernel_args<T>& args, Exec&& exec = {})
     check(args);
     const companion_rows a(args.a, args.norm_order), b(args.b, 0), c(args.c, 0);
     run_tasks(exec, a.rows.size(), [&](std::size_t i, std::size_t) {
+        const flush_denormals guard;
         std::vector<double> x = b.rows[i];
         for (index l = 0; l < args.K.extent(1); ++l) {
             args.K(static_cast<index>(i), l) = static_cast<T>(dot(c.rows[i], x));
@@ -34,6 +36,7 @@ void companion_kernel_backward(const companion_kernel_backward_args<T>& args, Ex
     const companion_kernel_args<T>& f = args.forward;
     const companion_rows a(f.a, f.norm_order), b(f.b, 0), c(f.c, 0);
     run_tasks(exec, a.rows.size(), [&](std::size_t i, std::size_t) {
+        const flush_denormals guard;
         const auto row = static_cast<index>(i);
         const index length = args.dK.extent(1);
         std::vector<double> x = b.rows[i], last, da(x.size()), dc(x.size()), psi(x.size());

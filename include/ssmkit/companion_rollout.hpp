@@ -6,6 +6,7 @@
 
 #include <ssmkit/args/companion_rollout.hpp>
 #include <ssmkit/detail/companion.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -47,6 +48,7 @@ void companion_rollout(const companion_rollout_args<T>& args, Exec&& exec = {})
     const rollout_vectors v(args);
     const index lag = args.u.extent(1), horizon = std::max(args.y.extent(1), args.u_next.extent(1));
     run_tasks(exec, v.a.rows.size(), [&](std::size_t h, std::size_t) {
+        const flush_denormals guard;
         const auto d = static_cast<index>(h);
         const std::vector<double>& a = v.a.rows[h];
         const std::vector<double> open = v.open(h);
@@ -81,6 +83,7 @@ void companion_rollout_backward(const companion_rollout_backward_args<T>& args, 
     const rollout_vectors v(f);
     const index lag = f.u.extent(1), horizon = args.dy.extent(1);
     run_tasks(exec, v.a.rows.size(), [&](std::size_t h, std::size_t) {
+        const flush_denormals guard;
         const auto d = static_cast<index>(h);
         const std::vector<double>& a = v.a.rows[h];
         const std::vector<double>&b = v.b.rows[h], &loop = v.loop(h);

@@ -6,6 +6,7 @@
 
 #include <ssmkit/args/dense_kernel.hpp>
 #include <ssmkit/detail/dense_solve.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -41,6 +42,7 @@ void dense_kernel(const dense_kernel_args<T>& a, Exec&& exec = {})
     using number = std::complex<double>;
     const index state = a.A.extent(1), length = a.K.extent(2), batch = a.K_state.data() ? a.initial_state.extent(0) : 0;
     run_tasks(exec, static_cast<std::size_t>(a.A.extent(0)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const auto system = dense_kernel_system(a, h);
         const std::vector<number> C = dense_kernel_maps(a, h);
@@ -73,6 +75,7 @@ void dense_kernel_backward(const dense_kernel_backward_args<T>& a, Exec&& exec =
     const index state = f.A.extent(1), length = a.dK.extent(2), batch = a.dK_state.data() ? f.initial_state.extent(0) : 0;
     const auto narrow = [](number x) { return std::complex<T>(static_cast<T>(x.real()), static_cast<T>(x.imag())); };
     run_tasks(exec, static_cast<std::size_t>(f.A.extent(0)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const auto at = [&](index l) { return static_cast<std::size_t>(l * state); };
         const auto system = dense_kernel_system(f, h);

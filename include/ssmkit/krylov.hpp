@@ -5,6 +5,7 @@
 
 #include <ssmkit/args/krylov.hpp>
 #include <ssmkit/detail/dense_solve.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -17,6 +18,7 @@ void krylov(const krylov_args<T>& a, Exec&& exec = {})
     check(a);
     const index state = a.A.extent(1), length = a.length;
     run_tasks(exec, static_cast<std::size_t>(a.A.extent(0)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const auto A = widened_matrix<double>(a.A[h]);
         std::vector<double> x = widened_vector<double>(a.b[h]), next(x.size());
@@ -63,6 +65,7 @@ void krylov_backward(const krylov_backward_args<T>& a, Exec&& exec = {})
     const krylov_args<T>& f = a.forward;
     const index state = f.A.extent(1), length = f.length;
     run_tasks(exec, static_cast<std::size_t>(f.A.extent(0)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const auto A = widened_matrix<double>(f.A[h]);
         const auto at = [&](index l) { return static_cast<std::size_t>(l * state); };

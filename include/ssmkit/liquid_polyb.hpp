@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ssmkit/args/liquid_polyb.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -93,6 +94,7 @@ void liquid_polyb(const liquid_polyb_args<T>& a, Exec&& exec = {})
     check(a);
     const index length = a.u.extent(2), directions = a.k.extent(0);
     run_tasks(exec, static_cast<std::size_t>(a.u.extent(1)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const polyb_gains<T> g(a, h);
         for (index b = 0; b < a.u.extent(0); ++b) {
@@ -130,6 +132,7 @@ void liquid_polyb_backward(const liquid_polyb_backward_args<T>& a, Exec&& exec =
     const liquid_polyb_args<T>& f = a.forward;
     const index length = f.u.extent(2), directions = f.k.extent(0);
     run_tasks(exec, static_cast<std::size_t>(f.u.extent(1)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const polyb_gains<T> g(f, h);
         const auto at = [](index i) { return static_cast<std::size_t>(i); };

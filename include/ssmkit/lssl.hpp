@@ -5,6 +5,7 @@
 
 #include <ssmkit/args/lssl.hpp>
 #include <ssmkit/detail/dense_solve.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -35,6 +36,7 @@ void lssl(const lssl_args<T>& a, Exec&& exec = {})
     check(a);
     const index length = a.u.extent(0), state = a.B.extent(0), channels = a.C.extent(1);
     run_tasks(exec, static_cast<std::size_t>(a.u.extent(2)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const auto system = lssl_system(a, h);
         std::vector<double> x = system.B_bar, next(x.size());
@@ -71,6 +73,7 @@ void lssl_backward(const lssl_backward_args<T>& a, Exec&& exec = {})
     const index length = f.u.extent(0), dim = f.u.extent(2), state = f.B.extent(0), channels = f.C.extent(1);
     std::vector<std::vector<double>> dA(static_cast<std::size_t>(dim)), dB(static_cast<std::size_t>(dim));
     run_tasks(exec, static_cast<std::size_t>(dim), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         const auto at = [&](index l) { return static_cast<std::size_t>(l * state); };
         const auto system = lssl_system(f, h);

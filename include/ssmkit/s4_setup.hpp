@@ -8,6 +8,7 @@
 #include <ssmkit/args/s4_kernel.hpp>
 #include <ssmkit/args/s4_setup.hpp>
 #include <ssmkit/detail/s4_transition.hpp>
+#include <ssmkit/detail/simd.hpp>
 #include <ssmkit/execution.hpp>
 
 namespace ssmkit {
@@ -157,6 +158,7 @@ void s4_setup(const s4_setup_args<T>& a, Exec&& exec = {})
     check(a);
     const index channels = a.C.extent(0), state = a.C.extent(2), full = 2 * state;
     run_tasks(exec, static_cast<std::size_t>(a.C.extent(1)), [&](std::size_t task, std::size_t) {
+        const flush_denormals guard;
         const auto h = static_cast<index>(task);
         s4_power power(s4_transition(a.delta, 1, a.A, view<const std::complex<T>, 2>{}, a.P, h));
         // A map c acts on x as 2 Re c x: as a real row, (Re c, -Im c).

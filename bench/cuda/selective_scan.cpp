@@ -1,58 +1,34 @@
 #include <memory>
 
-#include <ssmkit/args/selective_scan.hpp>
 #include <ssmkit/reference/selective_scan.hpp>
 
-#include "harness.hpp"
+#include "selective_scan_problem.hpp"
 
 namespace bench::device {
 namespace {
 
-struct scan_shape {
-    index batch, length, dim, state;
-    bool gated;
-
-    std::string text() const
-    {
-        return std::to_string(batch) + "x" + std::to_string(length) + "x" + std::to_string(dim) + "x" + std::to_string(state) +
-               (gated ? "/zD" : "");
-    }
-};
-
 template <class T>
-struct scan_data {
-    explicit scan_data(const scan_shape& shape) : s(shape) {}
+struct forward_data : scan_data<T> {
+    explicit forward_data(const scan_shape& shape) : scan_data<T>(shape), y(this->tokens) {}
 
-    scan_shape s;
-    index tokens = s.batch * s.length * s.dim, maps = s.batch * s.length * s.state;
-    array<T> u{tokens, -1, 1, 1}, delta{tokens, -4, 0, 2}, z{s.gated ? tokens : 0, -1, 1, 3}, y{tokens}, B{maps, -1, 1, 4},
-        C{maps, -1, 1, 5};
-    array<float> A{s.dim * s.state, -16, -1, 6}, D{s.dim, -1, 1, 7}, bias{s.dim, -1, 0, 8};
+    array<T> y;
 
     ssmkit::selective_scan_args<T> args() const
     {
-        ssmkit::selective_scan_args<T> a{.u = {u.data(), s.batch, s.length, s.dim},
-                                         .delta = {delta.data(), s.batch, s.length, s.dim},
-                                         .A = {A.data(), s.dim, s.state},
-                                         .B = {B.data(), s.batch, s.length, 1, s.state},
-                                         .C = {C.data(), s.batch, s.length, 1, s.state},
-                                         .delta_bias = {bias.data(), s.dim},
-                                         .delta_softplus = true,
-                                         .y = {y.data(), s.batch, s.length, s.dim}};
-        if (s.gated) {
-            a.z = {z.data(), s.batch, s.length, s.dim};
-            a.D = {D.data(), s.dim};
-        }
+        auto a = this->inputs();
+        a.y = {y.data(), this->s.batch, this->s.length, this->s.dim};
         return a;
     }
 
     /// The first row's first tokens, on the CPU.
     std::string mismatch() const
     {
+        const scan_shape& s = this->s;
         const index length = std::min<index>(s.length, 64);
-        const auto hu = u.host(length * s.dim), hdelta = delta.host(length * s.dim), hz = z.host(s.gated ? length * s.dim : 0);
-        const auto hB = B.host(length * s.state), hC = C.host(length * s.state), got = y.host(length * s.dim);
-        const auto hA = A.host(), hD = D.host(), hbias = bias.host();
+        const auto hu = this->u.host(length * s.dim), hdelta = this->delta.host(length * s.dim);
+        const auto hz = this->z.host(s.gated ? length * s.dim : 0), got = y.host(length * s.dim);
+        const auto hB = this->B.host(length * s.state), hC = this->C.host(length * s.state);
+        const auto hA = this->A.host(), hD = this->D.host(), hbias = this->bias.host();
         bench::array<T> expected(got.size());
         auto a = args();
         a.u = {hu.data(), 1, length, s.dim};
@@ -75,7 +51,7 @@ struct scan_data {
 template <class T>
 task scan_task(const scan_shape& s, double peer_ms)
 {
-    const auto d = std::make_shared<scan_data<T>>(s);
+    const auto d = std::make_shared<forward_data<T>>(s);
     task t;
     t.run = call(d->args(), d);
     const auto tokens = static_cast<double>(d->tokens), state = static_cast<double>(s.state);

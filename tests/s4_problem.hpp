@@ -2,6 +2,7 @@
 
 // S4 models with random content, for the tests of its kernel, gradients, maps and steps.
 
+#include <array>
 #include <complex>
 #include <cstdint>
 #include <limits>
@@ -147,5 +148,17 @@ struct s4_problem {
                 .dinitial_state = dinitial_state};
     }
 };
+
+/// The Fourier measure in closed form, its low-rank part in one row or split into two or three; Re Λ is the least that is stored.
+inline s4_problem<float> closed_fourier_problem(index rank, index length)
+{
+    s4_problem<float> p({.channels = 2, .dim = 4, .state = 16, .rank = rank, .copies = 1, .batch = 1, .length = length});
+    p.delta.fill([](index h, index) { return std::array{1e-3, 4e-3, 2e-2, 1e-1}[static_cast<std::size_t>(h)]; });
+    p.A.fill([](index, index n) { return std::complex<double>(-1e-4, -3.14159265358979324 * static_cast<double>(15 - n)); });
+    const auto b = [](index n) { return n == 15 ? 0.70710678f : 1.0f; };
+    p.B.fill([&](index, index n) { return std::complex<float>(b(n)); });
+    p.P.fill([&](index r, index, index n) { return std::complex<float>(n % rank == r ? b(n) : 0.0f); });
+    return p;
+}
 
 }  // namespace ssmkit::testing

@@ -10,17 +10,44 @@
 namespace ssmkit::cuda {
 namespace detail {
 
-/// A barrier of some of a block's threads: they wait until `Threads` have arrived, those that only arrive do not.
-template <int Barrier, int Threads>
-__device__ __forceinline__ void wait_at()
-{
-    asm volatile("bar.sync %0, %1;" ::"n"(Barrier), "n"(Threads) : "memory");
-}
-template <int Barrier, int Threads>
-__device__ __forceinline__ void arrive_at()
-{
-    asm volatile("bar.arrive %0, %1;" ::"n"(Barrier), "n"(Threads) : "memory");
-}
+/// A barrier in shared memory at which some of a block's threads arrive and others wait, phase by phase. What was written before
+/// an arrival is seen after the wait. Barriers by number (bar.arrive) would do; compute-sanitizer takes theirs for races.
+class phase_barrier {
+public:
+    __device__ void expect(unsigned arrivals)
+    {
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(address()), "r"(arrivals) : "memory");
+    }
+
+    __device__ __forceinline__ void arrive()
+    {
+        asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(address()) : "memory");
+    }
+
+    /// Until all have arrived for the `phase`-th time, counted from 0.
+    __device__ __forceinline__ void wait(index phase)
+    {
+        unsigned done = 0;
+        while (!done) {
+#if __CUDA_ARCH__ >= 900
+            asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                         : "=r"(done)
+                         : "r"(address()), "r"(static_cast<unsigned>(phase & 1))
+                         : "memory");
+#else
+            asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                         : "=r"(done)
+                         : "r"(address()), "r"(static_cast<unsigned>(phase & 1))
+                         : "memory");
+#endif
+        }
+    }
+
+private:
+    __device__ unsigned address() const { return static_cast<unsigned>(__cvta_generic_to_shared(&state_)); }
+
+    unsigned long long state_;
+};
 
 /// One batch row of Layout::channels channels from the first token to the last. What bounds it is the exponential: one a state and
 /// token, 16 a cycle and multiprocessor; beside it run four multiply-adds of 128 a cycle.
@@ -52,19 +79,23 @@ __global__ void __launch_bounds__(Layout::threads, Layout::blocks)
         return;
     }
 
-    // Barriers by number: 1 and 2 say that a half is ready for the recurrence, 3 and 4 that its outputs are there.
-    constexpr int threads = Layout::threads;
-    const auto at = [](index tile, auto even, auto odd) { tile % 2 == 0 ? even() : odd(); };
+    // Of either half: that it is ready for the recurrence, and that its outputs are there.
+    __shared__ phase_barrier ready[2], done[2];
+    if (threadIdx.x < 2) {
+        ready[threadIdx.x].expect(Layout::movers);
+        done[threadIdx.x].expect(Layout::runners);
+    }
+    __syncthreads();
     if (threadIdx.x >= Layout::runners) {
         scan_mover<block_type> mover(block, threadIdx.x - Layout::runners);
         mover.fetch(0);
         const auto finish = [&](index tile) {
-            at(tile, wait_at<3, threads>, wait_at<4, threads>);
+            done[tile % 2].wait(tile / 2);
             mover.finish(tile * Layout::tokens, half(tile));
         };
         for (index tile = 0; tile < tiles; ++tile) {
             mover.prepare(tile * Layout::tokens, half(tile));
-            at(tile, arrive_at<1, threads>, arrive_at<2, threads>);
+            ready[tile % 2].arrive();
             if (tile + 1 < tiles) mover.fetch((tile + 1) * Layout::tokens);
             if (tile > 0) finish(tile - 1);
         }
@@ -72,9 +103,9 @@ __global__ void __launch_bounds__(Layout::threads, Layout::blocks)
     } else {
         scan_runner<block_type> runner(block);
         for (index tile = 0; tile < tiles; ++tile) {
-            at(tile, wait_at<1, threads>, wait_at<2, threads>);
+            ready[tile % 2].wait(tile / 2);
             runner.run(tile * Layout::tokens, half(tile));
-            at(tile, arrive_at<3, threads>, arrive_at<4, threads>);
+            done[tile % 2].arrive();
         }
         runner.finish();
     }

@@ -186,7 +186,7 @@ TEST_CASE("s5_step: names the argument that does not fit")
     named("h has shape", [](auto& a) { a.h = a.h.slice(1, 0, 1); });
     named("y has shape", [](auto& a) { a.y = a.y.slice(1, 0, 1); });
     named("y is written but", [](auto& a) { a.y = {a.y.data(), a.y.extents(), {0, 1}}; });
-    named("h overlaps A", [](auto& a) { a.h = {const_cast<std::complex<float>*>(a.A.data()), {2, 6}, {1, 1}}; });
+    named("h overlaps A", [](auto& a) { a.h = {const_cast<std::complex<float>*>(a.A.data()), {2, 6}, {6, 1}}; });
 }
 
 }  // namespace ssmkit::testing

@@ -26,6 +26,7 @@
 #include "catch.hpp"
 #include "complaint.hpp"
 #include "random_problem.hpp"
+#include "sparse_memory.hpp"
 
 namespace ssmkit::testing {
 
@@ -169,6 +170,27 @@ void check_resources()
             again([&] { CHECK(allocations_during([&] { Layer::run(a, memory); }) == 0); });
             memory.pop_back();
             CHECK(complaint_of([&] { Layer::run(a, memory); }).find(": workspace has") != std::string::npos);
+        }
+    }
+}
+
+/// What a layer does does not depend on how far apart its tokens lie: strides beyond 2^31 and 2^32 elements.
+template <class Args, class Layer>
+void check_far_offsets(const Args& near, Layer&& layer)
+{
+    layer(near);
+    for (const index stride : {(index{1} << 31) + 5, (index{1} << 32) + 7}) {
+        for (std::size_t axis = 0; axis < 3; ++axis) {
+            sparse_memory memory;
+            try {
+                auto far = near;
+                far.u = memory.spread(far.u, axis, stride);
+                far.y = memory.spread(far.y, axis, stride);
+                layer(far);
+                CHECK(relative_error(far.y, near.y) <= 1e-6);
+            } catch (const sparse_memory::refused&) {
+                WARN("no address space for stride " << stride);
+            }
         }
     }
 }

@@ -98,14 +98,8 @@ TEMPLATE_TEST_CASE("s4_kernel: fast poles and slow ones, as HiPPO-LegS spreads t
 
 TEMPLATE_TEST_CASE("s4_kernel: poles beside nodes, as LegT and the Fourier measures have them", "", float, double)
 {
-    // Re Λ = -1e-4 and Im Λ on nodes: |E| is some 1e-5 there. For float, whose sums lose eps / |E|, ten times as far.
-    s4_problem<TestType> p({.dim = 1, .state = 4, .copies = 1, .length = 32});
+    const s4_problem<TestType> p = problem_beside_nodes<TestType>();
     constexpr bool single = std::is_same_v<TestType, float>;
-    p.delta.fill([](auto...) { return 0.1; });
-    p.A.fill([](index, index n) {
-        const double y = 2 * std::tan(3.14159265358979324 * static_cast<double>(3 * n + 1) / 32);
-        return std::complex<double>(single ? -1e-3 : -1e-4, -y / 0.1);
-    });
     const auto expected = p.wide();
     s4_kernel(p.args());
     reference::s4_kernel(expected.args());

@@ -3,7 +3,9 @@
 // S4 models with random content, for the tests of its kernel, gradients, maps and steps.
 
 #include <array>
+#include <cmath>
 #include <complex>
+#include <type_traits>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -148,6 +150,20 @@ struct s4_problem {
                 .dinitial_state = dinitial_state};
     }
 };
+
+/// Poles beside nodes, as LegT and the Fourier measures have them: Re Λ = -1e-4, for float -1e-3, and Im Λ on nodes. |E| is some
+/// 1e-5 there, of which float's sums lose eps / |E|.
+template <class T>
+s4_problem<T> problem_beside_nodes()
+{
+    s4_problem<T> p({.dim = 1, .state = 4, .copies = 1, .length = 32});
+    p.delta.fill([](auto...) { return 0.1; });
+    p.A.fill([](index, index n) {
+        const double y = 2 * std::tan(3.14159265358979324 * static_cast<double>(3 * n + 1) / 32);
+        return std::complex<double>(std::is_same_v<T, float> ? -1e-3 : -1e-4, -y / 0.1);
+    });
+    return p;
+}
 
 /// The Fourier measure in closed form, its low-rank part in one row or split into two or three; Re Λ is the least that is stored.
 inline s4_problem<float> closed_fourier_problem(index rank, index length)

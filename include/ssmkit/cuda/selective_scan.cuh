@@ -11,7 +11,7 @@ namespace ssmkit::cuda {
 namespace detail {
 
 /// A barrier in shared memory at which some of a block's threads arrive and others wait, phase by phase. What was written before
-/// an arrival is seen after the wait. Barriers by number (bar.arrive) would do; compute-sanitizer takes theirs for races.
+/// an arrival is seen after the wait. Barriers by number (bar.arrive) were as fast, but racecheck reports races at them.
 class phase_barrier {
 public:
     __device__ void expect(unsigned arrivals)

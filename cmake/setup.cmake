@@ -80,3 +80,8 @@ set(SSMKIT_BUILD_NEEDS ninja=ninja-build git=git c++=g++ /usr/include/xsimd/xsim
     /usr/include/stb/stb_image_write.h=libstb-dev)
 set(SSMKIT_TEST_NEEDS /usr/share/doc/catch2=catch2)
 cmake_host_system_information(RESULT SSMKIT_CORES QUERY NUMBER_OF_LOGICAL_CORES)
+
+# cmake -P cmake/setup.cmake: the packages alone, for builds that configure themselves.
+if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+    ssmkit_install(${SSMKIT_BUILD_NEEDS} ${SSMKIT_TEST_NEEDS})
+endif()

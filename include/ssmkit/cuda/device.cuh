@@ -98,10 +98,16 @@ __device__ __forceinline__ float reciprocal_fast(float x)
     return y;
 }
 
+/// 1 / (1 + e^-x).
+__device__ __forceinline__ float sigmoid(float x)
+{
+    return reciprocal_fast(1.0f + exp2_fast(-x * log2_e));
+}
+
 /// x sigmoid(x), which is NaN for -inf as on the CPU.
 __device__ __forceinline__ float silu(float x)
 {
-    return x * reciprocal_fast(1.0f + exp2_fast(-x * log2_e));
+    return x * sigmoid(x);
 }
 
 }  // namespace detail

@@ -11,8 +11,8 @@
 
 namespace ssmkit::cuda {
 
-/// Bytes of the device's memory that selective_scan_backward needs beside its arguments: six states every 64 tokens (every 32 of complex
-/// states), and, for dB and for dC each, (batch, length, state) numbers for every 128 channels of a group or what it has.
+/// Bytes of the device's memory that selective_scan_backward needs beside its arguments: ten states every 64 tokens (complex ones are two
+/// numbers), and, for dB and for dC each, (batch, length, state) numbers for every 128 channels of a group or what it has.
 template <class T, class Param>
 std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a)
 {
@@ -57,7 +57,7 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
         launch(scan_backward_chain_kernel<T, Param>, (batch * dim * state + 127) / 128, 128, 0);
         launch(scan_backward_kernel<General, T, Param>, blocks, plan.threads, layout::main_bytes(plan.threads));
     };
-    if (f.reset.data() || a.dsnapshots.data()) {
+    if (f.reset.data() || a.dsnapshots.data() || f.order.data()) {
         run(std::true_type{});
     } else {
         run(std::false_type{});

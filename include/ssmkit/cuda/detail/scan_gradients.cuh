@@ -1,7 +1,8 @@
 #pragma once
 
-// The gradients of the selective scan within a segment of time, a thread a channel: the decays and states of a tile of tokens lie
-// in registers, so do the sums over states, and states follow one another. Sums over channels cross a warp in shared memory.
+// The gradients of the selective scan within a segment of time, a thread a channel: a tile of tokens lies in registers with the
+// sums over states and, of two states at a time, the decays and states. Sums over channels cross a warp in shared memory.
+// Tiles of 16 tokens, a state at a time, with steps and inputs in shared memory: that memory's rate bound them.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,16 +17,19 @@ namespace ssmkit::cuda::detail {
 template <class Param>
 struct scan_backward_layout {
     static constexpr int parts = ssmkit::detail::is_complex<Param> ? 2 : 1;
-    static constexpr int tokens = 16 / parts, tiles = 4, segment = tiles * tokens;  // of a tile; of a segment, and its tokens
-    static constexpr int quads = tokens / 4, row = tokens + 4;  // of shared memory: eight threads read 16 bytes each without conflicts
-    static constexpr int chunk = 16, map = chunk * parts * row;  // states whose B and C lie in shared memory together
-    static constexpr int values = 2 * tokens * parts, values_row = values + 4;  // a channel's shares of dB and dC, of one state
+    static constexpr int together = 2 / parts;                          // states that a thread works on at a time
+    static constexpr int tokens = 8, tiles = 8, segment = tiles * tokens;  // of a tile; of a segment, and its tokens
+    static constexpr int chunk = 16;                                    // states whose B and C lie in shared memory together
+    static constexpr int map_row = segment + 4, map = chunk * parts * map_row;
+    static constexpr int groups = 5, row = groups * tokens + 4;  // a thread's row: eight threads write 16 bytes each without conflicts
+    static constexpr int values = together * 2 * parts * tokens;  // a channel's shares of dB and dC, of the states that go together
+    static constexpr int sums = chunk / together * (values + 1);
     static constexpr int most_threads = 128;
     static_assert(values == 32, "a warp's lanes are left with one sum each");
 
-    /// Shared memory: planes of steps, inputs and gradients of p; maps; in the main pass the channels' shares and the warps' sums.
-    static constexpr int carry_bytes(int threads) { return 4 * (3 * threads * row + 2 * map); }
-    static constexpr int main_bytes(int threads) { return carry_bytes(threads) + 4 * threads / 32 * (32 * values_row + chunk * (values + 1)); }
+    /// Shared memory: maps; a row a thread; in the main pass the warps' sums.
+    static constexpr int carry_bytes(int threads) { return 4 * (2 * map + threads * row); }
+    static constexpr int main_bytes(int threads) { return carry_bytes(threads) + 4 * threads / 32 * sums; }
 };
 
 /// How the work is cut, and what lies in the workspace.
@@ -121,24 +125,27 @@ __device__ __forceinline__ void exchange_halves(float* v, int distance)
     }
 }
 
-/// What both passes have of a block: where it is, and a tile in shared memory. `General` has what the plain case need not ask for at
-/// every token: resets and snapshots.
+/// What both passes have of a block: where it is, a tile's tokens in registers and the segment's maps in shared memory. `General` has
+/// what the plain case need not ask for at every token: resets, snapshots, an order.
 template <bool General, class T, class Param>
 struct scan_backward_block {
     using layout = scan_backward_layout<Param>;
+    using element_type = std::remove_const_t<T>;
     static constexpr int parts = layout::parts, tokens = layout::tokens, row = layout::row;
     const selective_scan_backward_args<T, Param>& a;
     const scan_backward_plan& plan;
     const int threads;
-    float* const planes;                 // (3, threads, row): steps, steps times inputs, gradients of p
-    float *const B, *const C;            // (chunk, parts, row)
+    float *const B, *const C;            // (chunk, parts, map_row)
+    float* const rows;                   // (threads, row)
     index length, dim, state, tile_of_channels, segment, b, first, c, c_last;
     int count, channels;                 // of tokens and channels that are there
     bool active, turned;
     std::uint64_t resets = 0, stops = 0;  // bit i: before token i of the segment lies a reset, a snapshot
+    // Of a tile: steps, steps times inputs, gradients of p (twice that of complex states).
+    float d[tokens], x[tokens], g[tokens];
 
     __device__ scan_backward_block(const selective_scan_backward_args<T, Param>& args, const scan_backward_plan& p, float* memory)
-        : a(args), plan(p), threads(p.threads), planes(memory), B(memory + 3 * p.threads * row), C(B + layout::map)
+        : a(args), plan(p), threads(p.threads), B(memory), C(B + layout::map), rows(C + layout::map)
     {
         const auto& f = a.forward;
         length = f.u.extent(1), dim = f.u.extent(2), state = f.A.extent(1);
@@ -157,7 +164,7 @@ struct scan_backward_block {
         if constexpr (General) {
             if (f.reset.data()) {
                 // Each warp asks for itself.
-                for (int word = 0; word < (layout::segment + 31) / 32; ++word) {
+                for (int word = 0; word < layout::segment / 32; ++word) {
                     const int token = 32 * word + threadIdx.x % 32;
                     const bool here = token < count && f.reset(b, visited(f, first + token)) != 0;
                     resets |= std::uint64_t{__ballot_sync(0xffffffffu, here)} << (32 * word);
@@ -174,87 +181,82 @@ struct scan_backward_block {
 
     __device__ index term() const { return b * plan.segments + segment; }
     /// Of the arrays (batch, segments, state, parts, dim), this thread's channel.
-    __device__ index carried(index n) const { return (term() * state + n) * parts * dim + min(c, c_last); }
-    __device__ index start(int tile, index n) const
+    __device__ index carried() const { return term() * state * parts * dim + min(c, c_last); }
+    __device__ index start(int tile) const
     {
-        return ((term() * (layout::tiles - 1) + tile - 1) * state + n) * parts * dim + min(c, c_last);
+        return (term() * (layout::tiles - 1) + max(tile, 1) - 1) * state * parts * dim + min(c, c_last);
     }
     __device__ index step(int tile) const { return (term() * layout::tiles + tile) * dim + min(c, c_last); }
-    __device__ __forceinline__ void load(const float* from, float (&to)[parts]) const
+    /// Of a state that is there, else zeros.
+    __device__ __forceinline__ void load(const float* from, bool there, float (&to)[parts]) const
     {
 #pragma unroll
-        for (int part = 0; part < parts; ++part) to[part] = from[part * dim];
+        for (int part = 0; part < parts; ++part) to[part] = there ? from[part * dim] : 0.0f;
     }
-    __device__ __forceinline__ void store(float* to, const float (&from)[parts]) const
+    __device__ __forceinline__ void store(float* to, bool there, const float (&from)[parts]) const
     {
-        if (!active) return;
+        if (!active || !there) return;
 #pragma unroll
         for (int part = 0; part < parts; ++part) to[part * dim] = from[part];
     }
 
-    __device__ __forceinline__ float* plane(int which) const { return planes + (which * threads + threadIdx.x) * row; }
+    __device__ __forceinline__ float* own_row() const { return rows + threadIdx.x * row; }
     __device__ bool reset_before(int token) const { return General && (resets & ((std::uint64_t{1} << token) - 1)) != 0; }
     __device__ unsigned bits_of(std::uint64_t mask, int tile) const
     {
         return static_cast<unsigned>(mask >> (tile * tokens)) & ((1u << tokens) - 1);
     }
 
-    /// A tile's elements that a thread moves between global and shared memory, layout::tokens items. They are the tokens of its channel;
-    /// or, where time is contiguous, one token of every `apart`-th channel, so that neighbouring threads have neighbouring tokens.
+    /// The position that is visited at a step.
+    __device__ __forceinline__ index position(index step) const
+    {
+        if constexpr (General) return visited(a.forward, step);
+        return a.forward.reverse ? length - 1 - step : step;
+    }
+
+    /// What a thread moves of a tile to and from global memory: the tokens of its channel; or, where time is contiguous, one token of
+    /// every `apart`-th channel, so that neighbouring threads have neighbouring tokens.
     struct items {
         index t, channel;  // of the first item
         int there;         // so many from the first
         int apart;         // channels from one to the next; 0 if tokens follow
         index step;        // at which the first is visited
-        float* at;         // in a plane (threads, row), from its beginning
-        int far;
+        int own, token;    // row and place in its groups
     };
     __device__ __forceinline__ items items_of(int tile) const
     {
-        const int from = tile * tokens, own = threadIdx.x;
         items i;
         if (turned) {
+            i.token = threadIdx.x % tokens;
             i.apart = threads / tokens;
-            i.step = first + min(from + own % tokens, count - 1);
-            i.channel = c - own + min(own / tokens, channels - 1);
-            i.there = from + own % tokens < count && own / tokens < channels ? (channels - own / tokens + i.apart - 1) / i.apart : 0;
-            i.at = planes + own / tokens * row + own % tokens;
-            i.far = i.apart * row;
+            i.own = threadIdx.x / tokens;
+            i.there = tile * tokens + i.token < count && i.own < channels ? (channels - i.own + i.apart - 1) / i.apart : 0;
         } else {
+            i.token = 0;
             i.apart = 0;
-            i.step = first + min(from, count - 1);
-            i.channel = min(c, c_last);
-            i.there = active ? max(count - from, 0) : 0;
-            i.at = planes + own * row;
-            i.far = 1;
+            i.own = threadIdx.x;
+            i.there = active ? max(count - tile * tokens, 0) : 0;
         }
         i.there = min(i.there, tokens);
-        i.t = visited(a.forward, i.step);
+        i.step = first + min(tile * tokens + i.token, count - 1);
+        i.channel = c - threadIdx.x + min(i.own, channels - 1);
+        i.t = position(i.step);
         return i;
     }
     template <class F, class U>
     __device__ __forceinline__ void for_each_element(const items& i, const view<U, 3>& v, F f) const
     {
-        const auto& scan = a.forward;
-        if (!i.apart && scan.order.data()) {
-            for (int k = 0; k < tokens; ++k) {
-                if (k < i.there) f(k, v.pointer(b, visited(scan, i.step + k), i.channel));
-            }
-            return;
-        }
         U* at = v.pointer(b, i.t, i.channel);
-        const index far = i.apart ? i.apart * v.stride(2) : scan.reverse ? -v.stride(1) : v.stride(1);
-        if (i.there == tokens) {
+        const index far = i.apart ? i.apart * v.stride(2) : a.forward.reverse ? -v.stride(1) : v.stride(1);
 #pragma unroll
-            for (int k = 0; k < tokens; ++k, at += far) f(k, at);
-        } else {
-#pragma unroll
-            for (int k = 0; k < tokens; ++k, at += far) {
-                if (k < i.there) f(k, at);
+        for (int k = 0; k < tokens; ++k, at += far) {
+            if (k >= i.there) continue;
+            if constexpr (General) {
+                if (!i.apart && a.forward.order.data()) at = v.pointer(b, position(i.step + k), i.channel);
             }
+            f(k, at);
         }
     }
-    using element_type = std::remove_const_t<T>;
     __device__ __forceinline__ void fetch(const items& i, const view<const T, 3>& v, element_type (&to)[tokens]) const
     {
 #pragma unroll
@@ -265,36 +267,41 @@ struct scan_backward_block {
     {
         for_each_element(i, v, [&](int k, T* at) { *at = narrowed<T>(from[k]); });
     }
-    /// Items in a plane, or in rows like a plane's.
-    __device__ __forceinline__ void read_items(const items& i, const float* at, int far, float (&to)[tokens]) const
+    /// What each item's channel has of a parameter that may not be given, else 0.
+    __device__ __forceinline__ void read_channels(const items& i, const view<const float, 1>& v, float (&to)[tokens]) const
     {
-        if (i.apart) {
+        const float own = v.data() ? v[i.channel] : 0.0f;
 #pragma unroll
-            for (int k = 0; k < tokens; ++k) to[k] = at[k * far];
-        } else {
+        for (int k = 0; k < tokens; ++k) to[k] = own;
+        if (!v.data() || !i.apart) return;
 #pragma unroll
-            for (int k = 0; k < tokens; ++k) to[k] = element(four_at(at + k / 4 * 4), k % 4);
-        }
+        for (int k = 0; k < tokens; ++k) to[k] = v[min(i.channel + k * i.apart, c_last)];
     }
-    __device__ __forceinline__ void write_items(const items& i, float* at, int far, const float (&from)[tokens]) const
+    /// Items of other threads' channels, in a group of their rows.
+    __device__ __forceinline__ void read_items(const items& i, int group, float (&to)[tokens]) const
     {
-        if (i.apart) {
 #pragma unroll
-            for (int k = 0; k < tokens; ++k) at[k * far] = from[k];
-        } else {
-#pragma unroll
-            for (int k = 0; k < tokens; k += 4) store_four(at + k, from[k], from[k + 1], from[k + 2], from[k + 3]);
-        }
+        for (int k = 0; k < tokens; ++k) to[k] = rows[(i.own + k * i.apart) * row + group * tokens + i.token];
     }
-    __device__ __forceinline__ index channel_of(const items& i, int k) const { return i.channel + k * i.apart; }
-    __device__ __forceinline__ float of_channel(const items& i, int k, const view<const float, 1>& v) const
+    __device__ __forceinline__ void write_items(const items& i, int group, const float (&from)[tokens]) const
     {
-        return v.data() && k < i.there ? v[channel_of(i, k)] : 0.0f;
+#pragma unroll
+        for (int k = 0; k < tokens; ++k) rows[(i.own + k * i.apart) * row + group * tokens + i.token] = from[k];
+    }
+    /// The tokens of this thread's channel.
+    __device__ __forceinline__ void read_own(int group, float (&to)[tokens]) const
+    {
+#pragma unroll
+        for (int k = 0; k < tokens; ++k) to[k] = element(four_at(own_row() + group * tokens + k / 4 * 4), k % 4);
+    }
+    __device__ __forceinline__ void write_own(int group, const float (&from)[tokens]) const
+    {
+#pragma unroll
+        for (int k = 0; k < tokens; k += 4) store_four(own_row() + group * tokens + k, from[k], from[k + 1], from[k + 2], from[k + 3]);
     }
 
-    /// The steps, the inputs times them and the gradients of p (twice that of complex states) of a tile; zeros, which leave states as
-    /// they are, where there is no token. If `turned`, no thread may still read the planes.
-    __device__ void load_tokens(int tile)
+    /// A tile's d, x and g; zeros, which leave states as they are, where there is no token.
+    __device__ __forceinline__ void load_tokens(int tile)
     {
         const auto& f = a.forward;
         const items i = items_of(tile);
@@ -303,44 +310,65 @@ struct scan_backward_block {
         fetch(i, f.u, u);
         fetch(i, a.dy, dy);
         if (f.z.data()) fetch(i, f.z, z);
-        float step[tokens], input[tokens], gradient[tokens];
+        read_channels(i, f.delta_bias, d);
 #pragma unroll
-        for (int k = 0; k < tokens; ++k) {
-            step[k] = widened(delta[k]) + of_channel(i, k, f.delta_bias);
-            gradient[k] = parts * widened(dy[k]);
-        }
+        for (int k = 0; k < tokens; ++k) d[k] += widened(delta[k]);
         if (f.delta_softplus) {
 #pragma unroll
-            for (int k = 0; k < tokens; ++k) step[k] = softplus(step[k]);
+            for (int k = 0; k < tokens; ++k) d[k] = softplus(d[k]);
+        }
+#pragma unroll
+        for (int k = 0; k < tokens; ++k) {
+            d[k] = k < i.there ? d[k] : 0.0f;
+            x[k] = d[k] * widened(u[k]);
+            g[k] = parts * widened(dy[k]);
         }
         if (f.z.data()) {
 #pragma unroll
-            for (int k = 0; k < tokens; ++k) gradient[k] *= silu(widened(z[k]));
+            for (int k = 0; k < tokens; ++k) g[k] *= silu(widened(z[k]));
         }
-#pragma unroll
-        for (int k = 0; k < tokens; ++k) {
-            step[k] = k < i.there ? step[k] : 0.0f;
-            input[k] = step[k] * widened(u[k]);
-        }
-        write_items(i, i.at, i.far, step);
-        write_items(i, i.at + threads * row, i.far, input);
-        write_items(i, i.at + 2 * threads * row, i.far, gradient);
-        if (turned) __syncthreads();
+        if (!turned) return;
+        __syncthreads();  // rows are read
+        write_items(i, 0, d);
+        write_items(i, 1, x);
+        write_items(i, 2, g);
+        __syncthreads();
+        read_own(0, d);
+        read_own(1, x);
+        read_own(2, g);
     }
 
-    /// B and C of a tile for the states n0 to n0 + 15, once no thread reads earlier ones.
-    __device__ void load_maps(int tile, index n0)
+    /// Asks for a tile's tokens: they are in the L2 cache when they are loaded.
+    __device__ void prefetch_tokens(int tile) const
     {
+        const int apart = threads / tokens, token = turned ? 0 : threadIdx.x / apart;
+        if (tile < 0 || tile * tokens + token >= count) return;
+        const index t = position(first + tile * tokens + token);
+        const index channel = min(c - threadIdx.x + (turned ? threadIdx.x : threadIdx.x % apart * tokens), c_last);
+        const auto ask = [&](const view<const T, 3>& v) { asm volatile("prefetch.global.L2 [%0];" ::"l"(v.pointer(b, t, channel))); };
+        ask(a.forward.delta);
+        ask(a.forward.u);
+        ask(a.dy);
+        if (a.forward.z.data()) ask(a.forward.z);
+    }
+
+    /// B and C for the states n0 to n0 + 15: of the whole segment at its first tile if all states lie in a chunk, else of a tile.
+    __device__ void load_maps(int tile, bool at_first, index n0)
+    {
+        const bool whole = state <= layout::chunk;
+        if (whole && !at_first) return;
         const auto& f = a.forward;
         const index group_of_B = c_last / (dim / f.B.extent(2)), group_of_C = c_last / (dim / f.C.extent(2));
         constexpr int width = layout::chunk * parts;
-        __syncthreads();
-        for (int i = threadIdx.x; i < width * tokens; i += threads) {
+        const int from = whole ? 0 : tile * tokens, to = whole ? layout::segment : from + tokens;
+        __syncthreads();  // earlier ones are read
+#pragma unroll 4
+        for (int i = from * width + threadIdx.x; i < to * width; i += threads) {
             const int own = i % width, token = i / width, part = own % parts;
             const index n = n0 + own / parts;
             float x = 0.0f, y = 0.0f;
-            if (tile * tokens + token < count && n < state) {
-                const index t = visited(f, first + tile * tokens + token);
+            if (token < count && n < state) {
+                const index t = position(first + token);
                 if constexpr (parts == 2) {
                     x = reinterpret_cast<const float*>(f.B.pointer(b, t, group_of_B, n))[part];
                     y = reinterpret_cast<const float*>(f.C.pointer(b, t, group_of_C, n))[part];
@@ -349,34 +377,33 @@ struct scan_backward_block {
                     y = widened(f.C(b, t, group_of_C, n));
                 }
             }
-            B[own * row + token] = x;
-            C[own * row + token] = y;
+            B[own * layout::map_row + token] = x;
+            C[own * layout::map_row + token] = y;
         }
         __syncthreads();
     }
-
-    __device__ __forceinline__ static float4 four_of(const float* map, int n, int part, int q)
+    /// Four tokens of a tile.
+    __device__ __forceinline__ static float4 four_of(const float* map, int n, int part, int tile, int q)
     {
-        return four_at(map + (n * parts + part) * row + 4 * q);
+        return four_at(map + (n * parts + part) * layout::map_row + tile * tokens + 4 * q);
     }
 
     /// From h[0] through a tile: the decays, and the state after each token.
-    __device__ __forceinline__ void run_forward(int n, const float (&A)[parts], unsigned resets_here, float (&decay)[tokens][parts],
+    __device__ __forceinline__ void run_forward(int n, int tile, const float (&A)[parts], unsigned resets_here, float (&decay)[tokens][parts],
                                                 float (&h)[tokens + 1][parts]) const
     {
 #pragma unroll
-        for (int q = 0; q < layout::quads; ++q) {
-            const float4 d = four_at(plane(0) + 4 * q), x = four_at(plane(1) + 4 * q);
+        for (int q = 0; q < tokens / 4; ++q) {
             float4 map[parts];
 #pragma unroll
-            for (int part = 0; part < parts; ++part) map[part] = four_of(B, n, part, q);
+            for (int part = 0; part < parts; ++part) map[part] = four_of(B, n, part, tile, q);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int j = 4 * q + i;
-                scan_decay<parts>(element(d, i), A, decay[j]);
+                scan_decay<parts>(d[j], A, decay[j]);
                 float in[parts];
 #pragma unroll
-                for (int part = 0; part < parts; ++part) in[part] = element(x, i) * element(map[part], i);
+                for (int part = 0; part < parts; ++part) in[part] = x[j] * element(map[part], i);
                 multiply_add<false>(decay[j], h[j], in, h[j + 1]);
                 if constexpr (General) {
 #pragma unroll
@@ -396,12 +423,12 @@ struct scan_backward_block {
 #pragma unroll
                 for (int part = 0; part < parts; ++part) K[part] = 0.0f;
             }
-            if (stops_here >> j & 1 && active) {
+            if (stops_here >> j & 1 && active && n < state) {
                 for (index i = 0; i < a.forward.snapshot_after.extent(1); ++i) {
                     if (a.forward.snapshot_after(b, i) != first + tile * tokens + j) continue;
-                    const float* const x = reinterpret_cast<const float*>(a.dsnapshots.pointer(b, i, c, n));
+                    const float* const from = reinterpret_cast<const float*>(a.dsnapshots.pointer(b, i, c, n));
 #pragma unroll
-                    for (int part = 0; part < parts; ++part) K[part] += x[part];
+                    for (int part = 0; part < parts; ++part) K[part] += from[part];
                 }
             }
         }
@@ -423,11 +450,11 @@ __global__ void __launch_bounds__(128) scan_backward_rates_kernel(const __grid_c
 
 /// Pass 1: what each segment does to a state before it and to a gradient after it, both from zero, and the states between its tiles.
 template <bool General, class T, class Param>
-__global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
+__global__ void __launch_bounds__(128, 5) scan_backward_carry_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
                                                                      const __grid_constant__ scan_backward_plan plan)
 {
     using layout = scan_backward_layout<Param>;
-    constexpr int parts = layout::parts, tokens = layout::tokens;
+    constexpr int parts = layout::parts, tokens = layout::tokens, together = layout::together;
     extern __shared__ float4 shared_memory[];
     scan_backward_block<General, T, Param> block(a, plan, reinterpret_cast<float*>(shared_memory));
     if (block.tile_of_channels == 0 && threadIdx.x == 0) plan.severed[block.term()] = block.resets != 0;
@@ -435,64 +462,84 @@ __global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __gri
     for (int tile = 0; tile < layout::tiles; ++tile) {
         const unsigned resets = block.bits_of(block.resets, tile), stops = block.bits_of(block.stops, tile);
         const bool open = !block.reset_before(tile * tokens);
-        if (block.turned) __syncthreads();
         block.load_tokens(tile);
-        float steps_here = 0.0f;
-#pragma unroll
-        for (int q = 0; q < layout::quads; ++q) {
-            const float4 d = four_at(block.plane(0) + 4 * q);
-            steps_here += (d.x + d.y) + (d.z + d.w);
-        }
-        // What a state has in memory; under way while the one before is worked on.
+        if (tile + 1 < layout::tiles) block.prefetch_tokens(tile + 1);
+        // What states have in memory; under way while those before are worked on.
         struct state_values {
             float A[parts], start[parts], K[parts];
-        } next;
-        const auto brought = [&](index n) {
-            state_values v{};
-            block.load(plan.rates + n * parts * block.dim + min(block.c, block.c_last), v.A);
-            if (tile > 0) block.load(plan.starts + block.start(tile, n), v.start);
-            if (tile > 0) block.load(plan.K + block.carried(n), v.K);
-            return v;
+        } next[together];
+        const index far = parts * block.dim;
+        const float *rates = plan.rates + min(block.c, block.c_last), *starts = plan.starts + block.start(tile);
+        float* to = tile + 1 < layout::tiles ? plan.starts + block.start(tile + 1) : plan.h + block.carried();
+        float* K_from = plan.K + block.carried();
+        const auto bring = [&](index n) {
+#pragma unroll
+            for (int s = 0; s < together; ++s) {
+                block.load(rates + s * far, n + s < block.state, next[s].A);
+                block.load(starts + s * far, n + s < block.state && tile > 0, next[s].start);
+                block.load(K_from + s * far, n + s < block.state && tile > 0, next[s].K);
+            }
         };
+        bring(0);
         for (index n0 = 0; n0 < block.state; n0 += layout::chunk) {
-            block.load_maps(tile, n0);
+            block.load_maps(tile, tile == 0, n0);
             const int states = static_cast<int>(min(block.state - n0, index{layout::chunk}));
-            if (n0 == 0) next = brought(0);
-            for (int n = 0; n < states; ++n) {
-                float A[parts], decay[tokens][parts], h[tokens + 1][parts], K[parts] = {}, before[parts];
+            for (int n = 0; n < states; n += together) {
+                float A[together][parts], decay[together][tokens][parts], h[together][tokens + 1][parts], K[together][parts] = {};
+                float before[together][parts];
 #pragma unroll
-                for (int part = 0; part < parts; ++part) A[part] = next.A[part], h[0][part] = next.start[part], before[part] = next.K[part];
-                next = brought(min(n0 + n + 1, block.state - 1));
-                float* const kept = plan.K + block.carried(n0 + n);
-                block.run_forward(n, A, resets, decay, h);
-                block.store(tile + 1 < layout::tiles ? plan.starts + block.start(tile + 1, n0 + n) : plan.h + block.carried(n0 + n), h[tokens]);
+                for (int s = 0; s < together; ++s) {
 #pragma unroll
-                for (int q = layout::quads; q-- > 0;) {
-                    const float4 g = four_at(block.plane(2) + 4 * q);
-                    float4 C[parts];
-#pragma unroll
-                    for (int part = 0; part < parts; ++part) C[part] = block.four_of(block.C, n, part, q);
-#pragma unroll
-                    for (int i = 4; i-- > 0;) {
-                        float G[parts];
-#pragma unroll
-                        for (int part = 0; part < parts; ++part) {
-                            G[part] = fmaf(part == 0 ? element(g, i) : -element(g, i), element(C[part], i), K[part]);
-                        }
-                        const float zero[parts] = {};
-                        multiply_add<true>(decay[4 * q + i], G, zero, K);
-                        block.amend(n0 + n, tile, 4 * q + i, resets, stops, K);
+                    for (int part = 0; part < parts; ++part) {
+                        A[s][part] = next[s].A[part], h[s][0][part] = next[s].start[part], before[s][part] = next[s].K[part];
                     }
                 }
-                if (open) {
-                    float passed[parts];
-                    scan_decay<parts>(steps, A, passed);
-                    multiply_add<true>(passed, K, before, before);
+                float* const K_to = K_from;
+                rates += together * far, starts += together * far, K_from += together * far;
+                bring(n0 + n + together);
+#pragma unroll
+                for (int s = 0; s < together; ++s) {
+                    block.run_forward(n + s, tile, A[s], resets, decay[s], h[s]);
+                    block.store(to + s * far, n0 + n + s < block.state, h[s][tokens]);
                 }
-                block.store(kept, before);
+                to += together * far;
+#pragma unroll
+                for (int q = tokens / 4; q-- > 0;) {
+                    float4 C[together][parts];
+#pragma unroll
+                    for (int s = 0; s < together; ++s) {
+#pragma unroll
+                        for (int part = 0; part < parts; ++part) C[s][part] = block.four_of(block.C, n + s, part, tile, q);
+                    }
+#pragma unroll
+                    for (int i = 4; i-- > 0;) {
+                        const int j = 4 * q + i;
+#pragma unroll
+                        for (int s = 0; s < together; ++s) {
+                            const float zero[parts] = {};
+                            float G[parts];
+#pragma unroll
+                            for (int part = 0; part < parts; ++part) {
+                                G[part] = fmaf(part == 0 ? block.g[j] : -block.g[j], element(C[s][part], i), K[s][part]);
+                            }
+                            multiply_add<true>(decay[s][j], G, zero, K[s]);
+                            block.amend(n0 + n + s, tile, j, resets, stops, K[s]);
+                        }
+                    }
+                }
+#pragma unroll
+                for (int s = 0; s < together; ++s) {
+                    if (open) {
+                        float passed[parts];
+                        scan_decay<parts>(steps, A[s], passed);
+                        multiply_add<true>(passed, K[s], before[s], before[s]);
+                    }
+                    block.store(K_to + s * far, n0 + n + s < block.state, before[s]);
+                }
             }
         }
-        steps += steps_here;
+#pragma unroll
+        for (int k = 0; k < tokens; ++k) steps += block.d[k];
         if (block.active) plan.steps[block.step(tile)] = steps;
     }
 }
@@ -503,222 +550,230 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                                                                const __grid_constant__ scan_backward_plan plan)
 {
     using layout = scan_backward_layout<Param>;
-    constexpr int parts = layout::parts, tokens = layout::tokens, row = layout::row, values = layout::values;
-    extern __shared__ float4 shared_memory[];
     using block_type = scan_backward_block<General, T, Param>;
+    constexpr int parts = layout::parts, tokens = layout::tokens, together = layout::together, values = layout::values, row = layout::row;
+    extern __shared__ float4 shared_memory[];
     block_type block(a, plan, reinterpret_cast<float*>(shared_memory));
     const int threads = block.threads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    float* const shares = block.C + layout::map;                        // (threads, values_row): channels' shares of dB and dC
-    float* const sums = shares + threads * layout::values_row;          // (warps, chunk, values + 1): warps' sums of them
-    float* const share = shares + threadIdx.x * layout::values_row;
+    float* const sums = block.rows + threads * row + warp * layout::sums;  // of this warp: (chunk / together, values + 1)
+    float* const share = block.own_row();                                  // of dB and dC: (together, 2, parts, tokens)
     for (int v = 0; v < values; v += 4) store_four(share + v, 0.0f, 0.0f, 0.0f, 0.0f);  // stays so where there is no channel
     const bool maps = plan.dB || plan.dC, active = block.active;
     const auto& f = a.forward;
-    const index batch = f.u.extent(0);
+    const index batch = f.u.extent(0), far = parts * block.dim;
     float over_time[2] = {};  // of dD and ddelta_bias
 
     const int tiles = (block.count + tokens - 1) / tokens;
     for (int tile = tiles; tile-- > 0;) {
+        const bool last = tile + 1 == tiles;
         const unsigned resets = block.bits_of(block.resets, tile), stops = block.bits_of(block.stops, tile);
         const bool open = !block.reset_before(tile * tokens);
-        if (block.turned) __syncthreads();
         block.load_tokens(tile);
+        block.prefetch_tokens(tile - 1);
         const float steps = tile > 0 ? plan.steps[block.step(tile - 1)] : 0.0f;
         float along_B[tokens] = {}, along_A[tokens] = {}, p[tokens] = {};  // sums over states
-        // What a state has in memory; under way while the one before is worked on.
+        // What states have in memory; under way while those before are worked on.
         struct state_values {
             float A[parts], h[parts], start[parts], K[parts], dA[parts];
-        } next;
-        const auto brought = [&](index n) {
-            state_values v{};
-            const index carried = block.carried(n);
-            block.load(plan.rates + n * parts * block.dim + min(block.c, block.c_last), v.A);
-            block.load(plan.h + carried, v.h);
-            block.load(plan.K + carried, v.K);
-            if (tile + 1 < tiles) block.load(plan.dA + carried, v.dA);
-            if (tile > 0) block.load(plan.starts + block.start(tile, n), v.start);
-            return v;
+        } next[together];
+        const float* rates = plan.rates + min(block.c, block.c_last);
+        const float *h_from = plan.h + block.carried(), *starts = plan.starts + block.start(tile);
+        float *K_from = plan.K + block.carried(), *dA_from = plan.dA + block.carried();
+        const auto bring = [&](index n) {
+#pragma unroll
+            for (int s = 0; s < together; ++s) {
+                const bool there = n + s < block.state;
+                block.load(rates + s * far, there, next[s].A);
+                block.load(h_from + s * far, there, next[s].h);
+                block.load(K_from + s * far, there, next[s].K);
+                block.load(dA_from + s * far, there && !last, next[s].dA);
+                block.load(starts + s * far, there && tile > 0, next[s].start);
+            }
         };
+        bring(0);
         for (index n0 = 0; n0 < block.state; n0 += layout::chunk) {
-            block.load_maps(tile, n0);
+            block.load_maps(tile, last, n0);
             const int states = static_cast<int>(min(block.state - n0, index{layout::chunk}));
-            if (n0 == 0) next = brought(0);
-            for (int n = 0; n < states; ++n) {
-                float A[parts], decay[tokens][parts], h[tokens + 1][parts], K[parts], dA[parts];
-                const index carried = block.carried(n0 + n);
+            for (int n = 0; n < states; n += together) {
+                float A[together][parts], decay[together][tokens][parts], h[together][tokens + 1][parts], K[together][parts], dA[together][parts];
+                float *const K_to = K_from, *const dA_to = dA_from;
 #pragma unroll
-                for (int part = 0; part < parts; ++part) {
-                    A[part] = next.A[part], h[0][part] = next.h[part], K[part] = next.K[part], dA[part] = next.dA[part];
-                }
-                if (tile > 0) {
-                    float passed[parts], from_segment[parts];
-                    scan_decay<parts>(steps, A, passed);
-                    multiply_add<false>(passed, h[0], next.start, from_segment);
-#pragma unroll
-                    for (int part = 0; part < parts; ++part) h[0][part] = open ? from_segment[part] : next.start[part];
-                }
-                next = brought(min(n0 + n + 1, block.state - 1));
-                block.run_forward(n, A, resets, decay, h);
-#pragma unroll
-                for (int q = layout::quads; q-- > 0;) {
-                    const float4 d = four_at(block.plane(0) + 4 * q), x = four_at(block.plane(1) + 4 * q);
-                    const float4 g = four_at(block.plane(2) + 4 * q);
-                    float4 B[parts], C[parts];
+                for (int s = 0; s < together; ++s) {
 #pragma unroll
                     for (int part = 0; part < parts; ++part) {
-                        B[part] = block.four_of(block.B, n, part, q);
-                        C[part] = block.four_of(block.C, n, part, q);
+                        A[s][part] = next[s].A[part], h[s][0][part] = next[s].h[part];
+                        K[s][part] = next[s].K[part], dA[s][part] = next[s].dA[part];
                     }
-                    float to_B[parts][4], to_C[parts][4];
+                    if (tile > 0) {
+                        float passed[parts], from_segment[parts];
+                        scan_decay<parts>(steps, A[s], passed);
+                        multiply_add<false>(passed, h[s][0], next[s].start, from_segment);
+#pragma unroll
+                        for (int part = 0; part < parts; ++part) h[s][0][part] = open ? from_segment[part] : next[s].start[part];
+                    }
+                }
+                rates += together * far, h_from += together * far, K_from += together * far, dA_from += together * far, starts += together * far;
+                bring(n0 + n + together);
+#pragma unroll
+                for (int s = 0; s < together; ++s) block.run_forward(n + s, tile, A[s], resets, decay[s], h[s]);
+#pragma unroll
+                for (int q = tokens / 4; q-- > 0;) {
+                    float4 B[together][parts], C[together][parts];
+                    float to_B[together][parts][4], to_C[together][parts][4];
+#pragma unroll
+                    for (int s = 0; s < together; ++s) {
+#pragma unroll
+                        for (int part = 0; part < parts; ++part) {
+                            B[s][part] = block.four_of(block.B, n + s, part, tile, q);
+                            C[s][part] = block.four_of(block.C, n + s, part, tile, q);
+                        }
+                    }
 #pragma unroll
                     for (int i = 4; i-- > 0;) {
                         const int j = 4 * q + i;
-                        float G[parts], w[parts];
-                        const float zero[parts] = {};
 #pragma unroll
-                        for (int part = 0; part < parts; ++part) {
-                            const float g_part = part == 0 ? element(g, i) : -element(g, i);
-                            G[part] = fmaf(g_part, element(C[part], i), K[part]);
-                            along_B[j] = fmaf(G[part], element(B[part], i), along_B[j]);
-                            p[j] = fmaf(part == 0 ? element(C[part], i) : -element(C[part], i), h[j + 1][part], p[j]);
-                            to_B[part][i] = element(x, i) * G[part];
-                            to_C[part][i] = g_part * h[j + 1][part];
-                        }
-                        // w = G conj(exp(d A) h), of the state before the token.
-                        multiply_add<true>(decay[j], G, zero, K);
-                        multiply_add<true>(h[j], K, zero, w);
-                        if (General && (resets >> j & 1)) {
+                        for (int s = 0; s < together; ++s) {
+                            const float zero[parts] = {};
+                            float G[parts], w[parts];
 #pragma unroll
-                            for (int part = 0; part < parts; ++part) w[part] = 0.0f;
-                        }
+                            for (int part = 0; part < parts; ++part) {
+                                const float g = part == 0 ? block.g[j] : -block.g[j], C_part = element(C[s][part], i);
+                                G[part] = fmaf(g, C_part, K[s][part]);
+                                along_B[j] = fmaf(G[part], element(B[s][part], i), along_B[j]);
+                                p[j] = fmaf(part == 0 ? C_part : -C_part, h[s][j + 1][part], p[j]);
+                                to_B[s][part][i] = block.x[j] * G[part];
+                                to_C[s][part][i] = g * h[s][j + 1][part];
+                            }
+                            // w = G conj(exp(d A) h), of the state before the token.
+                            multiply_add<true>(decay[s][j], G, zero, K[s]);
+                            multiply_add<true>(h[s][j], K[s], zero, w);
+                            if (General && (resets >> j & 1)) {
 #pragma unroll
-                        for (int part = 0; part < parts; ++part) {
-                            along_A[j] = fmaf(A[part], w[part], along_A[j]);
-                            dA[part] = fmaf(element(d, i), w[part], dA[part]);
+                                for (int part = 0; part < parts; ++part) w[part] = 0.0f;
+                            }
+#pragma unroll
+                            for (int part = 0; part < parts; ++part) {
+                                along_A[j] = fmaf(A[s][part], w[part], along_A[j]);
+                                dA[s][part] = fmaf(block.d[j], w[part], dA[s][part]);
+                            }
+                            block.amend(n0 + n + s, tile, j, resets, stops, K[s]);
                         }
-                        block.amend(n0 + n, tile, j, resets, stops, K);
                     }
                     if (maps && active) {
 #pragma unroll
-                        for (int part = 0; part < parts; ++part) {
-                            float* const at = share + part * tokens + 4 * q;
-                            store_four(at, to_B[part][0], to_B[part][1], to_B[part][2], to_B[part][3]);
-                            store_four(at + values / 2, to_C[part][0], to_C[part][1], to_C[part][2], to_C[part][3]);
+                        for (int s = 0; s < together; ++s) {
+#pragma unroll
+                            for (int part = 0; part < parts; ++part) {
+                                float* const at = share + (s * 2 * parts + part) * tokens + 4 * q;
+                                const auto &of_B = to_B[s][part], &of_C = to_C[s][part];
+                                store_four(at, of_B[0], of_B[1], of_B[2], of_B[3]);
+                                store_four(at + parts * tokens, of_C[0], of_C[1], of_C[2], of_C[3]);
+                            }
                         }
                     }
                 }
-                block.store(plan.K + carried, K);
-                block.store(plan.dA + carried, dA);
+#pragma unroll
+                for (int s = 0; s < together; ++s) {
+                    block.store(K_to + s * far, n0 + n + s < block.state, K[s]);
+                    block.store(dA_to + s * far, n0 + n + s < block.state, dA[s]);
+                }
                 if (maps) {
                     // Four values of every fourth channel, then one of all.
                     __syncwarp();
                     float v[4] = {};
-                    const float* const at = shares + (warp * 32 + lane / 8) * layout::values_row + lane % 8 * 4;
+                    const float* const at = block.rows + (warp * 32 + lane / 8) * row + lane % 8 * 4;
 #pragma unroll
                     for (int k = 0; k < 8; ++k) {
-                        const float4 own = four_at(at + 4 * k * layout::values_row);
+                        const float4 own = four_at(at + 4 * k * row);
 #pragma unroll
                         for (int i = 0; i < 4; ++i) v[i] += element(own, i);
                     }
                     __syncwarp();
                     exchange_halves<4>(v, 16);
                     exchange_halves<2>(v, 8);
-                    const int value = lane % 8 * 4 + lane / 16 * 2 + lane / 8 % 2;
-                    sums[(warp * layout::chunk + n) * (values + 1) + value] = v[0];
+                    sums[n / together * (values + 1) + lane % 8 * 4 + lane / 16 * 2 + lane / 8 % 2] = v[0];
                 }
             }
             if (maps) {
                 __syncthreads();
                 constexpr int width = layout::chunk * parts;
+                const float* const all = block.rows + threads * row;
                 for (int i = threadIdx.x; i < width * 2 * tokens; i += threads) {
                     const int n = i % width / parts, part = i % parts, token = i / width % tokens, which = i / width / tokens;
                     if (n >= states || tile * tokens + token >= block.count) continue;
-                    const int value = (which * parts + part) * tokens + token;
+                    const int value = ((n % together * 2 + which) * parts + part) * tokens + token;
                     float sum = 0.0f;
-                    for (int w = 0; w < threads / 32; ++w) sum += sums[(w * layout::chunk + n) * (values + 1) + value];
+                    for (int w = 0; w < threads / 32; ++w) sum += all[w * layout::sums + n / together * (values + 1) + value];
                     float* const to = which == 0 ? plan.dB : plan.dC;
-                    const index t = visited(f, block.first + tile * tokens + token);
+                    const index t = block.position(block.first + tile * tokens + token);
                     const index row_of_shares = (block.tile_of_channels * batch + block.b) * block.length + t;
                     if (to) to[(row_of_shares * block.state + n0 + n) * parts + part] = sum;
                 }
+                __syncthreads();
             }
         }
 
-        if (block.turned) __syncthreads();  // shares are summed
-        if (active) {
-            const auto keep = [](float* at, const float (&from)[tokens]) {
-#pragma unroll
-                for (int j = 0; j < tokens; j += 4) store_four(at + j, from[j], from[j + 1], from[j + 2], from[j + 3]);
-            };
-            keep(block.plane(1), along_B);
-            keep(share, along_A);
-            keep(share + tokens, p);
-        }
-        if (block.turned) __syncthreads();
         const typename block_type::items i = block.items_of(tile);
-        const int share_far = block.turned ? i.apart * layout::values_row : 1;
-        float* const share_at = block.turned ? shares + threadIdx.x / tokens * layout::values_row + threadIdx.x % tokens : share;
-        std::remove_const_t<T> raw[tokens], u[tokens];
-        block.fetch(i, f.delta, raw);
+        typename block_type::element_type u[tokens], delta[tokens], z[tokens], dy[tokens];
         block.fetch(i, f.u, u);
-        float step[tokens], dp[tokens], out[tokens];
-        block.read_items(i, i.at + threads * row, i.far, along_B);
-        block.read_items(i, i.at + 2 * threads * row, i.far, dp);
-        block.read_items(i, share_at, share_far, along_A);
+        block.fetch(i, f.delta, delta);
+        if (a.dz.data()) {
+            block.fetch(i, f.z, z);
+            block.fetch(i, a.dy, dy);
+        }
+        auto &d = block.d, &dp = block.g;
+        if (block.turned) {
+            if (active) {
+                block.write_own(0, d);
+                block.write_own(1, dp);
+                block.write_own(2, along_B);
+                block.write_own(3, along_A);
+                block.write_own(4, p);
+            }
+            __syncthreads();
+            block.read_items(i, 0, d);
+            block.read_items(i, 1, dp);
+            block.read_items(i, 2, along_B);
+            block.read_items(i, 3, along_A);
+            block.read_items(i, 4, p);
+        }
+        float skip[tokens], out[tokens];
+        block.read_channels(i, f.delta_bias, out);
+        block.read_channels(i, f.D, skip);
 #pragma unroll
         for (int k = 0; k < tokens; ++k) {
             dp[k] *= 1.0f / parts;
-            step[k] = fmaf(widened(u[k]), along_B[k], along_A[k]);
+            along_A[k] = fmaf(widened(u[k]), along_B[k], along_A[k]);
+            if (f.delta_softplus) along_A[k] *= sigmoid(widened(delta[k]) + out[k]);
+            out[k] = fmaf(d[k], along_B[k], skip[k] * dp[k]);
         }
-        if (f.delta_softplus) {
-#pragma unroll
-            for (int k = 0; k < tokens; ++k) {
-                const float x = widened(raw[k]) + block.of_channel(i, k, f.delta_bias);
-                const float e = exp2_fast(-fabsf(x) * log2_e);  // sigmoid without overflow
-                step[k] *= __fdividef(x >= 0.0f ? 1.0f : e, 1.0f + e);
-            }
-        }
-        if (a.ddelta.data()) block.put(i, a.ddelta, step);
+        if (a.ddelta.data()) block.put(i, a.ddelta, along_A);
+        if (a.du.data()) block.put(i, a.du, out);
         if (a.dz.data()) {
-            std::remove_const_t<T> z[tokens], dy[tokens];
-            block.fetch(i, f.z, z);
-            block.fetch(i, a.dy, dy);
-            block.read_items(i, share_at + tokens, share_far, p);
 #pragma unroll
             for (int k = 0; k < tokens; ++k) {
-                const float x = widened(z[k]), e = exp2_fast(-fabsf(x) * log2_e);
-                const float small = __fdividef(e, 1.0f + e), large = __fdividef(1.0f, 1.0f + e);
-                const float s = x >= 0.0f ? large : small, rest = x >= 0.0f ? small : large;
-                out[k] = widened(dy[k]) * fmaf(block.of_channel(i, k, f.D), widened(u[k]), parts * p[k]) * s * fmaf(x, rest, 1.0f);
+                const float s = sigmoid(widened(z[k]));
+                out[k] = widened(dy[k]) * fmaf(skip[k], widened(u[k]), parts * p[k]) * s * fmaf(widened(z[k]), 1.0f - s, 1.0f);
             }
             block.put(i, a.dz, out);
         }
-        if (a.du.data()) {
-            float d[tokens];
-            block.read_items(i, i.at, i.far, d);
-#pragma unroll
-            for (int k = 0; k < tokens; ++k) out[k] = fmaf(d[k], along_B[k], block.of_channel(i, k, f.D) * dp[k]);
-            block.put(i, a.du, out);
-        }
+        // Terms of dD and ddelta_bias, for the thread of their channel.
 #pragma unroll
         for (int k = 0; k < tokens; ++k) {
             out[k] = k < i.there ? dp[k] * widened(u[k]) : 0.0f;
-            step[k] = k < i.there ? step[k] : 0.0f;
+            along_A[k] = k < i.there ? along_A[k] : 0.0f;
         }
         if (block.turned) {
-            block.write_items(i, i.at, i.far, out);
-            block.write_items(i, i.at + threads * row, i.far, step);
+            block.write_items(i, 0, out);
+            block.write_items(i, 1, along_A);
             __syncthreads();
-#pragma unroll
-            for (int k = 0; k < tokens; ++k) {
-                out[k] = block.plane(0)[k];
-                step[k] = block.plane(1)[k];
-            }
+            block.read_own(0, out);
+            block.read_own(1, along_A);
         }
 #pragma unroll
         for (int k = 0; k < tokens; ++k) {
             over_time[0] += out[k];
-            over_time[1] += step[k];
+            over_time[1] += along_A[k];
         }
     }
     if (active) {

@@ -42,7 +42,7 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     if (!a.dB.data()) plan.dB = nullptr;
     if (!a.dC.data()) plan.dC = nullptr;
     const auto& f = a.forward;
-    const index batch = f.u.extent(0), dim = f.u.extent(2), state = f.A.extent(1), states = dim * state * layout::parts;
+    const index batch = f.u.extent(0), dim = f.u.extent(2), state = f.A.extent(1);
     const index terms = batch * plan.segments;
     const auto launch = [&](auto kernel, index blocks, int threads, int bytes) {
         if (blocks == 0) return;
@@ -52,9 +52,9 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     };
     const auto run = [&]<bool General>(std::bool_constant<General>) {
         const index blocks = terms * plan.blocks;
-        launch(scan_backward_rates_kernel<T, Param>, (dim * state + 127) / 128, 128, 0);
+        launch(scan_backward_rates_kernel<T, Param>, (plan.pairs * dim + 127) / 128, 128, 0);
         launch(scan_backward_carry_kernel<General, T, Param>, blocks, plan.threads, layout::carry_bytes(plan.threads));
-        launch(scan_backward_chain_kernel<T, Param>, (batch * dim * state + 127) / 128, 128, 0);
+        launch(scan_backward_chain_kernel<T, Param>, (batch * plan.pairs * dim + 127) / 128, 128, 0);
         launch(scan_backward_kernel<General, T, Param>, blocks, plan.threads, layout::main_bytes(plan.threads));
     };
     if (f.reset.data() || a.dsnapshots.data() || f.order.data()) {
@@ -62,14 +62,11 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     } else {
         run(std::false_type{});
     }
-    const auto sum_rows = [&](const float* from, index stride, float* to, index count, index parts, index far_outer, index far_c) {
-        if (!to || count == 0) return;
-        sum_rows_kernel<8><<<static_cast<unsigned>((count + 31) / 32), dim3(32, 8), 0, stream>>>(from, terms, stride, to, count, dim, parts,
-                                                                                                  far_outer, far_c);
-    };
-    sum_rows(plan.dA, states, reinterpret_cast<float*>(a.dA.data()), states, layout::parts, a.dA.stride(1), a.dA.stride(0));
-    sum_rows(plan.sums, 2 * dim, a.dD.data(), dim, 1, 0, a.dD.stride(0));
-    sum_rows(plan.sums + dim, 2 * dim, a.ddelta_bias.data(), dim, 1, 0, a.ddelta_bias.stride(0));
+    const dim3 rows_block(32, 8);
+    const auto rows_grid = [](index count) { return static_cast<unsigned>((count + 31) / 32); };
+    if (a.dA.data() && dim * state > 0) sum_rates_kernel<Param><<<rows_grid(2 * plan.pairs * dim), rows_block, 0, stream>>>(plan, terms, a.dA);
+    if (a.dD.data() && dim > 0) sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 0, a.dD);
+    if (a.ddelta_bias.data() && dim > 0) sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 1, a.ddelta_bias);
     const auto sum_maps = [&](const float* shares, const view<Param, 4>& to) {
         if (!to.data()) return;
         index count = state * layout::parts;

@@ -16,20 +16,25 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
                                                                   const __grid_constant__ scan_backward_plan plan)
 {
     using layout = scan_backward_layout<Param>;
-    constexpr int parts = layout::parts, ahead = 16 / parts;
+    constexpr int parts = layout::parts, together = layout::together, ahead = 8;
     const index batch = a.forward.u.extent(0), length = a.forward.u.extent(1), dim = a.forward.u.extent(2), state = a.forward.A.extent(1);
     const index i = blockIdx.x * index{blockDim.x} + threadIdx.x;
-    if (i >= batch * dim * state) return;
-    const index c = i % dim, n = i / dim % state, b = i / dim / state, stride = dim * state * parts;
-    const index start = b * plan.segments * stride + n * parts * dim + c;
+    if (i >= batch * plan.pairs * dim) return;
+    const index c = i % dim, n = i / dim % plan.pairs * together, b = i / dim / plan.pairs, stride = plan.pairs * dim;
+    const index start = b * plan.segments * stride + i % stride;
     const float* const steps = plan.steps + (b * plan.segments * layout::tiles + layout::tiles - 1) * dim + c;
     const std::uint32_t* const severed = plan.severed + b * plan.segments;
-    float A[parts], x[parts] = {};
-#pragma unroll
-    for (int part = 0; part < parts; ++part) A[part] = plan.rates[(n * parts + part) * dim + c];
-    const auto walk = [&]<bool Back>(std::bool_constant<Back>, float* values) {
+    using pair = float[together][parts];
+    const auto parts_of = [](const float2& both, pair& to) {
+        to[0][0] = both.x;
+        to[together - 1][parts - 1] = both.y;
+    };
+    pair A, x = {};
+    parts_of(plan.rates[i % stride], A);
+    const auto walk = [&]<bool Back>(std::bool_constant<Back>, float2* values) {
         for (index first = 0; first < plan.segments; first += ahead) {
-            float step[ahead], own[ahead][parts];
+            float step[ahead];
+            float2 own[ahead];
             bool cut[ahead];
 #pragma unroll
             for (int k = 0; k < ahead; ++k) {
@@ -37,49 +42,70 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
                 const index segment = Back ? plan.segments - 1 - first - k : first + k;
                 cut[k] = severed[segment] != 0;
                 step[k] = steps[segment * layout::tiles * dim];
-#pragma unroll
-                for (int part = 0; part < parts; ++part) own[k][part] = values[start + segment * stride + part * dim];
+                own[k] = values[start + segment * stride];
             }
 #pragma unroll
             for (int k = 0; k < ahead; ++k) {
                 if (first + k >= plan.segments) break;
                 const index segment = Back ? plan.segments - 1 - first - k : first + k;
+                values[start + segment * stride] = make_float2(x[0][0], x[together - 1][parts - 1]);
+                pair added;
+                parts_of(own[k], added);
 #pragma unroll
-                for (int part = 0; part < parts; ++part) values[start + segment * stride + part * dim] = x[part];
-                float decay[parts], next[parts];
-                scan_decay<parts>(step[k], A, decay);
-                multiply_add<Back>(decay, x, own[k], next);
+                for (int s = 0; s < together; ++s) {
+                    float decay[parts], next[parts];
+                    scan_decay<parts>(step[k], A[s], decay);
+                    multiply_add<Back>(decay, x[s], added[s], next);
 #pragma unroll
-                for (int part = 0; part < parts; ++part) x[part] = cut[k] ? own[k][part] : next[part];
+                    for (int part = 0; part < parts; ++part) x[s][part] = cut[k] ? added[s][part] : next[part];
+                }
             }
         }
     };
-    const auto add = [&](const Param* from) {
+    const auto for_each_part = [&](const view<const Param, 3>& v, auto f) {
 #pragma unroll
-        for (int part = 0; part < parts; ++part) x[part] += reinterpret_cast<const float*>(from)[part];
+        for (int s = 0; s < together; ++s) {
+            if (n + s >= state) break;
+            const float* const at = reinterpret_cast<const float*>(v.pointer(b, c, n + s));
+#pragma unroll
+            for (int part = 0; part < parts; ++part) f(x[s][part], at[part]);
+        }
     };
-    if (a.forward.initial_state.data()) add(a.forward.initial_state.pointer(b, c, n));
+    const auto add = [](float& to, float from) { to += from; };
+    if (a.forward.initial_state.data()) for_each_part(a.forward.initial_state, add);
     walk(std::false_type{}, plan.h);
 #pragma unroll
-    for (int part = 0; part < parts; ++part) x[part] = 0.0f;
-    if (a.dfinal_state.data()) add(a.dfinal_state.pointer(b, c, n));
+    for (int s = 0; s < together; ++s) {
+#pragma unroll
+        for (int part = 0; part < parts; ++part) x[s][part] = 0.0f;
+    }
+    if (a.dfinal_state.data()) for_each_part(a.dfinal_state, add);
     if (a.dsnapshots.data()) {
         for (index k = a.forward.snapshot_after.extent(1); k-- > 0 && a.forward.snapshot_after(b, k) == length;) {
-            add(a.dsnapshots.pointer(b, k, c, n));
+#pragma unroll
+            for (int s = 0; s < together; ++s) {
+                if (n + s >= state) break;
+                const float* const at = reinterpret_cast<const float*>(a.dsnapshots.pointer(b, k, c, n + s));
+#pragma unroll
+                for (int part = 0; part < parts; ++part) x[s][part] += at[part];
+            }
         }
     }
     walk(std::true_type{}, plan.K);
     if (a.dinitial_state.data()) {
 #pragma unroll
-        for (int part = 0; part < parts; ++part) reinterpret_cast<float*>(a.dinitial_state.pointer(b, c, n))[part] = x[part];
+        for (int s = 0; s < together; ++s) {
+            if (n + s >= state) break;
+            float* const to = reinterpret_cast<float*>(a.dinitial_state.pointer(b, c, n + s));
+#pragma unroll
+            for (int part = 0; part < parts; ++part) to[part] = x[s][part];
+        }
     }
 }
 
-/// Rows of a sum, in a fixed order: of from[k * stride + i] over k < terms. i counts (outer, parts, dim), which lie at
-/// (outer * far_outer + c * far_c) * parts + part.
-template <int Rows>
-__global__ void __launch_bounds__(32 * Rows) sum_rows_kernel(const float* from, index terms, index stride, float* to, index count, index dim,
-                                                             index parts, index far_outer, index far_c)
+/// Rows of a sum, in a fixed order: to_store(i, sum of from[k * stride + i] over k < terms), i < count.
+template <int Rows, class Store>
+__device__ void sum_rows(const float* from, index terms, index stride, index count, Store to_store)
 {
     __shared__ float partial[Rows][32];
     const index i = blockIdx.x * index{32} + threadIdx.x;
@@ -92,7 +118,29 @@ __global__ void __launch_bounds__(32 * Rows) sum_rows_kernel(const float* from, 
     __syncthreads();
     if (threadIdx.y != 0 || i >= count) return;
     for (int k = 1; k < Rows; ++k) sum += partial[k][threadIdx.x];
-    to[(i / dim / parts * far_outer + i % dim * far_c) * parts + i / dim % parts] = sum;
+    to_store(i, sum);
+}
+
+/// dA from the segments' shares.
+template <class Param>
+__global__ void __launch_bounds__(256) sum_rates_kernel(const __grid_constant__ scan_backward_plan plan, index terms,
+                                                        const __grid_constant__ view<Param, 2> dA)
+{
+    constexpr int together = scan_backward_layout<Param>::together;
+    const index dim = dA.extent(0), count = 2 * plan.pairs * dim;
+    sum_rows<8>(reinterpret_cast<const float*>(plan.dA), terms, count, count, [&](index i, float sum) {
+        const index c = i / 2 % dim, n = i / 2 / dim * together + (together == 2 ? i % 2 : 0);
+        if (n < dA.extent(1)) reinterpret_cast<float*>(dA.pointer(c, n))[together == 2 ? 0 : i % 2] = sum;
+    });
+}
+
+/// dD or ddelta_bias, the `which`-th of the segments' sums.
+template <class Sum>
+__global__ void __launch_bounds__(256) sum_channels_kernel(const __grid_constant__ scan_backward_plan plan, index terms, int which,
+                                                           const __grid_constant__ view<Sum, 1> to)
+{
+    const index dim = to.extent(0);
+    sum_rows<8>(plan.sums + which * dim, terms, 2 * dim, dim, [&](index i, float sum) { to[i] = sum; });
 }
 
 /// dB or dC from the blocks' shares: over the tiles of a group and every axis along which the gradient has stride 0, in a fixed

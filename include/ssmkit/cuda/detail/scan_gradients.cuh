@@ -39,13 +39,14 @@ struct scan_backward_plan {
     int threads = 0;           ///< of a block: so many channels of a unit at most
     index blocks_of_unit = 0;  ///< that these channels take
     index blocks = 0;          ///< that all channels take
-    // (batch, segments, ...): real and imaginary parts of a state follow one another, channels are contiguous
-    float *rates = nullptr;    ///< (state, parts, dim): A
-    float *starts = nullptr;   ///< (tiles - 1, state, parts, dim): the state before a tile, from zero before its segment
+    index pairs = 0;           ///< of two states, or of a complex state's parts, which lie side by side; a last one may be half there
+    // Each (batch, segments, ...), but for the rates:
+    float2 *rates = nullptr;   ///< (pairs, dim): A
+    float2 *starts = nullptr;  ///< (tiles - 1, pairs, dim): the state before a tile, from zero before its segment
+    float2 *h = nullptr;       ///< (pairs, dim): a segment's last state from zero; then the state it starts with
+    float2 *K = nullptr;       ///< (pairs, dim): the gradient before a segment from zero after it; then that after it
+    float2 *dA = nullptr;      ///< (pairs, dim): a segment's share
     float *steps = nullptr;    ///< (tiles, dim): the sum of steps from the segment's start to a tile's end
-    float *h = nullptr;        ///< (state, parts, dim): a segment's last state from zero; then the state it starts with
-    float *K = nullptr;        ///< (state, parts, dim): the gradient before a segment from zero after it; then that after it
-    float *dA = nullptr;       ///< (state, parts, dim): a segment's share
     float *sums = nullptr;     ///< (2, dim): a segment's share of dD and of ddelta_bias
     float *dB = nullptr, *dC = nullptr;  ///< (blocks, batch, length, state, parts): a block's share
     std::uint32_t* severed = nullptr;    ///< (): a reset lies in the segment
@@ -65,18 +66,19 @@ std::size_t plan_scan_backward(const selective_scan_backward_args<T, Param>& a, 
         plan.blocks_of_unit = (plan.unit + plan.threads - 1) / plan.threads;
         plan.blocks = dim / plan.unit * plan.blocks_of_unit;
     }
+    plan.pairs = (state + 1) / 2;
     std::size_t bytes = 0;
     const auto take = [&](auto*& p, index count) {
         p = reinterpret_cast<std::remove_reference_t<decltype(p)>>(memory ? memory + bytes : nullptr);
-        bytes += (4 * static_cast<std::size_t>(count) + 255) / 256 * 256;
+        bytes += (sizeof(*p) * static_cast<std::size_t>(count) + 255) / 256 * 256;
     };
-    const index terms = batch * plan.segments, shares = plan.blocks * batch * length * state;
-    take(plan.rates, dim * state);
-    take(plan.starts, terms * (layout::tiles - 1) * dim * state);
+    const index terms = batch * plan.segments, shares = plan.blocks * batch * length * state, carried = plan.pairs * dim;
+    take(plan.rates, carried);
+    take(plan.starts, terms * (layout::tiles - 1) * carried);
+    take(plan.h, terms * carried);
+    take(plan.K, terms * carried);
+    take(plan.dA, terms * carried);
     take(plan.steps, terms * layout::tiles * dim);
-    take(plan.h, terms * dim * state);
-    take(plan.K, terms * dim * state);
-    take(plan.dA, terms * dim * state);
     take(plan.sums, terms * 2 * dim);
     take(plan.severed, terms);
     take(plan.dB, a.dB.data() ? shares : 0);
@@ -180,24 +182,21 @@ struct scan_backward_block {
     }
 
     __device__ index term() const { return b * plan.segments + segment; }
-    /// Of the arrays (batch, segments, state, parts, dim), this thread's channel.
-    __device__ index carried() const { return term() * state * parts * dim + min(c, c_last); }
-    __device__ index start(int tile) const
-    {
-        return (term() * (layout::tiles - 1) + max(tile, 1) - 1) * state * parts * dim + min(c, c_last);
-    }
+    /// Of the arrays (batch, segments, pairs, dim), this thread's channel.
+    __device__ index carried() const { return term() * plan.pairs * dim + min(c, c_last); }
+    __device__ index start(int tile) const { return (term() * (layout::tiles - 1) + max(tile, 1) - 1) * plan.pairs * dim + min(c, c_last); }
     __device__ index step(int tile) const { return (term() * layout::tiles + tile) * dim + min(c, c_last); }
-    /// Of a state that is there, else zeros.
-    __device__ __forceinline__ void load(const float* from, bool there, float (&to)[parts]) const
+    using pair = float[layout::together][parts];
+    __device__ __forceinline__ static void load(const float2* from, pair& to)
     {
-#pragma unroll
-        for (int part = 0; part < parts; ++part) to[part] = there ? from[part * dim] : 0.0f;
+        const float2 both = *from;
+        to[0][0] = both.x;
+        to[layout::together - 1][parts - 1] = both.y;
     }
-    __device__ __forceinline__ void store(float* to, bool there, const float (&from)[parts]) const
+    __device__ __forceinline__ static void clear(pair& to) { to[0][0] = to[layout::together - 1][parts - 1] = 0.0f; }
+    __device__ __forceinline__ void store(float2* to, const pair& from) const
     {
-        if (!active || !there) return;
-#pragma unroll
-        for (int part = 0; part < parts; ++part) to[part * dim] = from[part];
+        if (active) *to = make_float2(from[0][0], from[layout::together - 1][parts - 1]);
     }
 
     __device__ __forceinline__ float* own_row() const { return rows + threadIdx.x * row; }
@@ -243,39 +242,51 @@ struct scan_backward_block {
         i.t = position(i.step);
         return i;
     }
-    template <class F, class U>
+    /// Whether a tile's tokens are there and each thread has its channel's: then nothing of `Whole` work asks whether an item is there,
+    /// and threads without a channel repeat the last one's.
+    __device__ bool is_whole(int tile) const
+    {
+        return !turned && (tile + 1) * tokens <= count && !(General && a.forward.order.data());
+    }
+    template <bool Whole, class F, class U>
     __device__ __forceinline__ void for_each_element(const items& i, const view<U, 3>& v, F f) const
     {
         U* at = v.pointer(b, i.t, i.channel);
-        const index far = i.apart ? i.apart * v.stride(2) : a.forward.reverse ? -v.stride(1) : v.stride(1);
+        const index far = !Whole && i.apart ? i.apart * v.stride(2) : a.forward.reverse ? -v.stride(1) : v.stride(1);
 #pragma unroll
         for (int k = 0; k < tokens; ++k, at += far) {
-            if (k >= i.there) continue;
-            if constexpr (General) {
+            if (!Whole && k >= i.there) continue;
+            if constexpr (General && !Whole) {
                 if (!i.apart && a.forward.order.data()) at = v.pointer(b, position(i.step + k), i.channel);
             }
             f(k, at);
         }
     }
+    template <bool Whole>
     __device__ __forceinline__ void fetch(const items& i, const view<const T, 3>& v, element_type (&to)[tokens]) const
     {
 #pragma unroll
         for (int k = 0; k < tokens; ++k) to[k] = element_type{};
-        for_each_element(i, v, [&](int k, const T* at) { to[k] = *at; });
+        for_each_element<Whole>(i, v, [&](int k, const T* at) { to[k] = *at; });
     }
+    template <bool Whole>
     __device__ __forceinline__ void put(const items& i, const view<T, 3>& v, const float (&from)[tokens]) const
     {
-        for_each_element(i, v, [&](int k, T* at) { *at = narrowed<T>(from[k]); });
+        if (Whole && !active) return;
+        for_each_element<Whole>(i, v, [&](int k, T* at) { *at = narrowed<T>(from[k]); });
     }
     /// What each item's channel has of a parameter that may not be given, else 0.
+    template <bool Whole>
     __device__ __forceinline__ void read_channels(const items& i, const view<const float, 1>& v, float (&to)[tokens]) const
     {
         const float own = v.data() ? v[i.channel] : 0.0f;
 #pragma unroll
         for (int k = 0; k < tokens; ++k) to[k] = own;
-        if (!v.data() || !i.apart) return;
+        if constexpr (!Whole) {
+            if (!v.data() || !i.apart) return;
 #pragma unroll
-        for (int k = 0; k < tokens; ++k) to[k] = v[min(i.channel + k * i.apart, c_last)];
+            for (int k = 0; k < tokens; ++k) to[k] = v[min(i.channel + k * i.apart, c_last)];
+        }
     }
     /// Items of other threads' channels, in a group of their rows.
     __device__ __forceinline__ void read_items(const items& i, int group, float (&to)[tokens]) const
@@ -303,14 +314,23 @@ struct scan_backward_block {
     /// A tile's d, x and g; zeros, which leave states as they are, where there is no token.
     __device__ __forceinline__ void load_tokens(int tile)
     {
+        if (is_whole(tile)) {
+            load_tokens<true>(tile);
+        } else {
+            load_tokens<false>(tile);
+        }
+    }
+    template <bool Whole>
+    __device__ __forceinline__ void load_tokens(int tile)
+    {
         const auto& f = a.forward;
         const items i = items_of(tile);
         element_type delta[tokens], u[tokens], dy[tokens], z[tokens];
-        fetch(i, f.delta, delta);
-        fetch(i, f.u, u);
-        fetch(i, a.dy, dy);
-        if (f.z.data()) fetch(i, f.z, z);
-        read_channels(i, f.delta_bias, d);
+        fetch<Whole>(i, f.delta, delta);
+        fetch<Whole>(i, f.u, u);
+        fetch<Whole>(i, a.dy, dy);
+        if (f.z.data()) fetch<Whole>(i, f.z, z);
+        read_channels<Whole>(i, f.delta_bias, d);
 #pragma unroll
         for (int k = 0; k < tokens; ++k) d[k] += widened(delta[k]);
         if (f.delta_softplus) {
@@ -319,7 +339,7 @@ struct scan_backward_block {
         }
 #pragma unroll
         for (int k = 0; k < tokens; ++k) {
-            d[k] = k < i.there ? d[k] : 0.0f;
+            if (!Whole) d[k] = k < i.there ? d[k] : 0.0f;
             x[k] = d[k] * widened(u[k]);
             g[k] = parts * widened(dy[k]);
         }
@@ -327,7 +347,7 @@ struct scan_backward_block {
 #pragma unroll
             for (int k = 0; k < tokens; ++k) g[k] *= silu(widened(z[k]));
         }
-        if (!turned) return;
+        if (Whole || !turned) return;
         __syncthreads();  // rows are read
         write_items(i, 0, d);
         write_items(i, 1, x);
@@ -435,17 +455,20 @@ struct scan_backward_block {
     }
 };
 
-/// A as (state, parts, dim), so that neighbouring threads, which are channels, read neighbouring numbers.
+/// A as (pairs, dim), so that neighbouring threads, which are channels, read neighbouring numbers.
 template <class T, class Param>
 __global__ void __launch_bounds__(128) scan_backward_rates_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
                                                                   const __grid_constant__ scan_backward_plan plan)
 {
-    constexpr int parts = scan_backward_layout<Param>::parts;
-    const index dim = a.forward.A.extent(0), i = blockIdx.x * index{blockDim.x} + threadIdx.x, n = i / dim, c = i % dim;
-    if (n >= a.forward.A.extent(1)) return;
-    const Param x = a.forward.A(c, n);
-#pragma unroll
-    for (int part = 0; part < parts; ++part) plan.rates[(n * parts + part) * dim + c] = reinterpret_cast<const float*>(&x)[part];
+    const auto& A = a.forward.A;
+    const index i = blockIdx.x * index{blockDim.x} + threadIdx.x, c = i % A.extent(0), pair = i / A.extent(0);
+    if (pair >= plan.pairs) return;
+    if constexpr (ssmkit::detail::is_complex<Param>) {
+        const Param x = A(c, pair);
+        plan.rates[i] = reinterpret_cast<const float2&>(x);
+    } else {
+        plan.rates[i] = make_float2(A(c, 2 * pair), 2 * pair + 1 < A.extent(1) ? A(c, 2 * pair + 1) : 0.0f);
+    }
 }
 
 /// Pass 1: what each segment does to a state before it and to a gradient after it, both from zero, and the states between its tiles.
@@ -456,7 +479,8 @@ __global__ void __launch_bounds__(128, 5) scan_backward_carry_kernel(const __gri
     using layout = scan_backward_layout<Param>;
     constexpr int parts = layout::parts, tokens = layout::tokens, together = layout::together;
     extern __shared__ float4 shared_memory[];
-    scan_backward_block<General, T, Param> block(a, plan, reinterpret_cast<float*>(shared_memory));
+    using block_type = scan_backward_block<General, T, Param>;
+    block_type block(a, plan, reinterpret_cast<float*>(shared_memory));
     if (block.tile_of_channels == 0 && threadIdx.x == 0) plan.severed[block.term()] = block.resets != 0;
     float steps = 0.0f;  // from the segment's start
     for (int tile = 0; tile < layout::tiles; ++tile) {
@@ -465,22 +489,18 @@ __global__ void __launch_bounds__(128, 5) scan_backward_carry_kernel(const __gri
         block.load_tokens(tile);
         if (tile + 1 < layout::tiles) block.prefetch_tokens(tile + 1);
         // What states have in memory; under way while those before are worked on.
-        struct state_values {
-            float A[parts], start[parts], K[parts];
-        } next[together];
-        const index far = parts * block.dim;
-        const float *rates = plan.rates + min(block.c, block.c_last), *starts = plan.starts + block.start(tile);
-        float* to = tile + 1 < layout::tiles ? plan.starts + block.start(tile + 1) : plan.h + block.carried();
-        float* K_from = plan.K + block.carried();
-        const auto bring = [&](index n) {
-#pragma unroll
-            for (int s = 0; s < together; ++s) {
-                block.load(rates + s * far, n + s < block.state, next[s].A);
-                block.load(starts + s * far, n + s < block.state && tile > 0, next[s].start);
-                block.load(K_from + s * far, n + s < block.state && tile > 0, next[s].K);
-            }
+        typename block_type::pair next_A, next_start, next_K;
+        block.clear(next_start);
+        block.clear(next_K);
+        const float2 *rates = plan.rates + min(block.c, block.c_last), *starts = plan.starts + block.start(tile);
+        float2* to = tile + 1 < layout::tiles ? plan.starts + block.start(tile + 1) : plan.h + block.carried();
+        float2* K_from = plan.K + block.carried();
+        const auto bring = [&] {
+            block.load(rates, next_A);
+            if (tile > 0) block.load(starts, next_start);
+            if (tile > 0) block.load(K_from, next_K);
         };
-        bring(0);
+        if (block.state > 0) bring();
         for (index n0 = 0; n0 < block.state; n0 += layout::chunk) {
             block.load_maps(tile, tile == 0, n0);
             const int states = static_cast<int>(min(block.state - n0, index{layout::chunk}));
@@ -491,18 +511,23 @@ __global__ void __launch_bounds__(128, 5) scan_backward_carry_kernel(const __gri
                 for (int s = 0; s < together; ++s) {
 #pragma unroll
                     for (int part = 0; part < parts; ++part) {
-                        A[s][part] = next[s].A[part], h[s][0][part] = next[s].start[part], before[s][part] = next[s].K[part];
+                        A[s][part] = next_A[s][part], h[s][0][part] = next_start[s][part], before[s][part] = next_K[s][part];
                     }
                 }
-                float* const K_to = K_from;
-                rates += together * far, starts += together * far, K_from += together * far;
-                bring(n0 + n + together);
+                float2* const K_to = K_from;
+                if (n0 + n + together < block.state) {
+                    rates += block.dim, starts += block.dim, K_from += block.dim;
+                    bring();
+                }
+                typename block_type::pair after;
 #pragma unroll
                 for (int s = 0; s < together; ++s) {
                     block.run_forward(n + s, tile, A[s], resets, decay[s], h[s]);
-                    block.store(to + s * far, n0 + n + s < block.state, h[s][tokens]);
+#pragma unroll
+                    for (int part = 0; part < parts; ++part) after[s][part] = h[s][tokens][part];
                 }
-                to += together * far;
+                block.store(to, after);
+                to += block.dim;
 #pragma unroll
                 for (int q = tokens / 4; q-- > 0;) {
                     float4 C[together][parts];
@@ -534,8 +559,8 @@ __global__ void __launch_bounds__(128, 5) scan_backward_carry_kernel(const __gri
                         scan_decay<parts>(steps, A[s], passed);
                         multiply_add<true>(passed, K[s], before[s], before[s]);
                     }
-                    block.store(K_to + s * far, n0 + n + s < block.state, before[s]);
                 }
+                block.store(K_to, before);
             }
         }
 #pragma unroll
@@ -560,7 +585,7 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
     for (int v = 0; v < values; v += 4) store_four(share + v, 0.0f, 0.0f, 0.0f, 0.0f);  // stays so where there is no channel
     const bool maps = plan.dB || plan.dC, active = block.active;
     const auto& f = a.forward;
-    const index batch = f.u.extent(0), far = parts * block.dim;
+    const index batch = f.u.extent(0);
     float over_time[2] = {};  // of dD and ddelta_bias
 
     const int tiles = (block.count + tokens - 1) / tokens;
@@ -573,47 +598,44 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
         const float steps = tile > 0 ? plan.steps[block.step(tile - 1)] : 0.0f;
         float along_B[tokens] = {}, along_A[tokens] = {}, p[tokens] = {};  // sums over states
         // What states have in memory; under way while those before are worked on.
-        struct state_values {
-            float A[parts], h[parts], start[parts], K[parts], dA[parts];
-        } next[together];
-        const float* rates = plan.rates + min(block.c, block.c_last);
-        const float *h_from = plan.h + block.carried(), *starts = plan.starts + block.start(tile);
-        float *K_from = plan.K + block.carried(), *dA_from = plan.dA + block.carried();
-        const auto bring = [&](index n) {
-#pragma unroll
-            for (int s = 0; s < together; ++s) {
-                const bool there = n + s < block.state;
-                block.load(rates + s * far, there, next[s].A);
-                block.load(h_from + s * far, there, next[s].h);
-                block.load(K_from + s * far, there, next[s].K);
-                block.load(dA_from + s * far, there && !last, next[s].dA);
-                block.load(starts + s * far, there && tile > 0, next[s].start);
-            }
+        typename block_type::pair next_A, next_h, next_start, next_K, next_dA;
+        block.clear(next_start);
+        block.clear(next_dA);
+        const float2 *rates = plan.rates + min(block.c, block.c_last), *h_from = plan.h + block.carried(), *starts = plan.starts + block.start(tile);
+        float2 *K_from = plan.K + block.carried(), *dA_from = plan.dA + block.carried();
+        const auto bring = [&] {
+            block.load(rates, next_A);
+            block.load(h_from, next_h);
+            block.load(K_from, next_K);
+            if (!last) block.load(dA_from, next_dA);
+            if (tile > 0) block.load(starts, next_start);
         };
-        bring(0);
+        if (block.state > 0) bring();
         for (index n0 = 0; n0 < block.state; n0 += layout::chunk) {
             block.load_maps(tile, last, n0);
             const int states = static_cast<int>(min(block.state - n0, index{layout::chunk}));
             for (int n = 0; n < states; n += together) {
                 float A[together][parts], decay[together][tokens][parts], h[together][tokens + 1][parts], K[together][parts], dA[together][parts];
-                float *const K_to = K_from, *const dA_to = dA_from;
+                float2 *const K_to = K_from, *const dA_to = dA_from;
 #pragma unroll
                 for (int s = 0; s < together; ++s) {
 #pragma unroll
                     for (int part = 0; part < parts; ++part) {
-                        A[s][part] = next[s].A[part], h[s][0][part] = next[s].h[part];
-                        K[s][part] = next[s].K[part], dA[s][part] = next[s].dA[part];
+                        A[s][part] = next_A[s][part], h[s][0][part] = next_h[s][part];
+                        K[s][part] = next_K[s][part], dA[s][part] = next_dA[s][part];
                     }
                     if (tile > 0) {
                         float passed[parts], from_segment[parts];
                         scan_decay<parts>(steps, A[s], passed);
-                        multiply_add<false>(passed, h[s][0], next[s].start, from_segment);
+                        multiply_add<false>(passed, h[s][0], next_start[s], from_segment);
 #pragma unroll
-                        for (int part = 0; part < parts; ++part) h[s][0][part] = open ? from_segment[part] : next[s].start[part];
+                        for (int part = 0; part < parts; ++part) h[s][0][part] = open ? from_segment[part] : next_start[s][part];
                     }
                 }
-                rates += together * far, h_from += together * far, K_from += together * far, dA_from += together * far, starts += together * far;
-                bring(n0 + n + together);
+                if (n0 + n + together < block.state) {
+                    rates += block.dim, h_from += block.dim, K_from += block.dim, dA_from += block.dim, starts += block.dim;
+                    bring();
+                }
 #pragma unroll
                 for (int s = 0; s < together; ++s) block.run_forward(n + s, tile, A[s], resets, decay[s], h[s]);
 #pragma unroll
@@ -672,11 +694,8 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                         }
                     }
                 }
-#pragma unroll
-                for (int s = 0; s < together; ++s) {
-                    block.store(K_to + s * far, n0 + n + s < block.state, K[s]);
-                    block.store(dA_to + s * far, n0 + n + s < block.state, dA[s]);
-                }
+                block.store(K_to, K);
+                block.store(dA_to, dA);
                 if (maps) {
                     // Four values of every fourth channel, then one of all.
                     __syncwarp();
@@ -713,67 +732,74 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
             }
         }
 
-        const typename block_type::items i = block.items_of(tile);
-        typename block_type::element_type u[tokens], delta[tokens], z[tokens], dy[tokens];
-        block.fetch(i, f.u, u);
-        block.fetch(i, f.delta, delta);
-        if (a.dz.data()) {
-            block.fetch(i, f.z, z);
-            block.fetch(i, a.dy, dy);
-        }
-        auto &d = block.d, &dp = block.g;
-        if (block.turned) {
-            if (active) {
-                block.write_own(0, d);
-                block.write_own(1, dp);
-                block.write_own(2, along_B);
-                block.write_own(3, along_A);
-                block.write_own(4, p);
+        const auto finish = [&]<bool Whole>(std::bool_constant<Whole>) {
+            const typename block_type::items i = block.items_of(tile);
+            typename block_type::element_type u[tokens], delta[tokens], z[tokens], dy[tokens];
+            block.template fetch<Whole>(i, f.u, u);
+            block.template fetch<Whole>(i, f.delta, delta);
+            if (a.dz.data()) {
+                block.template fetch<Whole>(i, f.z, z);
+                block.template fetch<Whole>(i, a.dy, dy);
             }
-            __syncthreads();
-            block.read_items(i, 0, d);
-            block.read_items(i, 1, dp);
-            block.read_items(i, 2, along_B);
-            block.read_items(i, 3, along_A);
-            block.read_items(i, 4, p);
-        }
-        float skip[tokens], out[tokens];
-        block.read_channels(i, f.delta_bias, out);
-        block.read_channels(i, f.D, skip);
-#pragma unroll
-        for (int k = 0; k < tokens; ++k) {
-            dp[k] *= 1.0f / parts;
-            along_A[k] = fmaf(widened(u[k]), along_B[k], along_A[k]);
-            if (f.delta_softplus) along_A[k] *= sigmoid(widened(delta[k]) + out[k]);
-            out[k] = fmaf(d[k], along_B[k], skip[k] * dp[k]);
-        }
-        if (a.ddelta.data()) block.put(i, a.ddelta, along_A);
-        if (a.du.data()) block.put(i, a.du, out);
-        if (a.dz.data()) {
+            auto &d = block.d, &dp = block.g;
+            if (!Whole && block.turned) {
+                if (active) {
+                    block.write_own(0, d);
+                    block.write_own(1, dp);
+                    block.write_own(2, along_B);
+                    block.write_own(3, along_A);
+                    block.write_own(4, p);
+                }
+                __syncthreads();
+                block.read_items(i, 0, d);
+                block.read_items(i, 1, dp);
+                block.read_items(i, 2, along_B);
+                block.read_items(i, 3, along_A);
+                block.read_items(i, 4, p);
+            }
+            float skip[tokens], out[tokens];
+            block.template read_channels<Whole>(i, f.delta_bias, out);
+            block.template read_channels<Whole>(i, f.D, skip);
 #pragma unroll
             for (int k = 0; k < tokens; ++k) {
-                const float s = sigmoid(widened(z[k]));
-                out[k] = widened(dy[k]) * fmaf(skip[k], widened(u[k]), parts * p[k]) * s * fmaf(widened(z[k]), 1.0f - s, 1.0f);
+                dp[k] *= 1.0f / parts;
+                along_A[k] = fmaf(widened(u[k]), along_B[k], along_A[k]);
+                if (f.delta_softplus) along_A[k] *= sigmoid(widened(delta[k]) + out[k]);
+                out[k] = fmaf(d[k], along_B[k], skip[k] * dp[k]);
             }
-            block.put(i, a.dz, out);
-        }
-        // Terms of dD and ddelta_bias, for the thread of their channel.
+            if (a.ddelta.data()) block.template put<Whole>(i, a.ddelta, along_A);
+            if (a.du.data()) block.template put<Whole>(i, a.du, out);
+            if (a.dz.data()) {
 #pragma unroll
-        for (int k = 0; k < tokens; ++k) {
-            out[k] = k < i.there ? dp[k] * widened(u[k]) : 0.0f;
-            along_A[k] = k < i.there ? along_A[k] : 0.0f;
-        }
-        if (block.turned) {
-            block.write_items(i, 0, out);
-            block.write_items(i, 1, along_A);
-            __syncthreads();
-            block.read_own(0, out);
-            block.read_own(1, along_A);
-        }
+                for (int k = 0; k < tokens; ++k) {
+                    const float s = sigmoid(widened(z[k]));
+                    out[k] = widened(dy[k]) * fmaf(skip[k], widened(u[k]), parts * p[k]) * s * fmaf(widened(z[k]), 1.0f - s, 1.0f);
+                }
+                block.template put<Whole>(i, a.dz, out);
+            }
+            // Terms of dD and ddelta_bias, for the thread of their channel.
 #pragma unroll
-        for (int k = 0; k < tokens; ++k) {
-            over_time[0] += out[k];
-            over_time[1] += along_A[k];
+            for (int k = 0; k < tokens; ++k) {
+                out[k] = Whole || k < i.there ? dp[k] * widened(u[k]) : 0.0f;
+                along_A[k] = Whole || k < i.there ? along_A[k] : 0.0f;
+            }
+            if (!Whole && block.turned) {
+                block.write_items(i, 0, out);
+                block.write_items(i, 1, along_A);
+                __syncthreads();
+                block.read_own(0, out);
+                block.read_own(1, along_A);
+            }
+#pragma unroll
+            for (int k = 0; k < tokens; ++k) {
+                over_time[0] += out[k];
+                over_time[1] += along_A[k];
+            }
+        };
+        if (block.is_whole(tile)) {
+            finish(std::true_type{});
+        } else {
+            finish(std::false_type{});
         }
     }
     if (active) {

@@ -15,6 +15,7 @@
 #include <complex>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <map>
@@ -56,6 +57,12 @@ struct result {
 /// One case while its handler runs: hands out the file's inputs and the memory for its outputs as views, and owns both.
 class problem {
 public:
+    /// Memory of an input, which no operation may write to.
+    struct kept_input {
+        std::string name;
+        std::function<bool()> changed;
+    };
+
     problem(const safetensors::file& file, const nlohmann::json& flags, layout order, const ssmkit::testing::operations& run)
         : file_(file), flags_(flags), order_(order), run_(run)
     {
@@ -140,6 +147,7 @@ public:
     }
 
     const std::vector<result>& results() const { return results_; }
+    const std::vector<kept_input>& inputs() const { return inputs_; }
     const std::set<std::string>& tensors_used() const { return tensors_used_; }
     const std::set<std::string>& flags_used() const { return flags_used_; }
 
@@ -238,7 +246,10 @@ private:
         const std::vector<double> values = stored->to<double>();
         auto memory = std::make_shared<array<E>>(allocate<E>(name, axes));
         for (index i = 0; i < memory->size(); ++i) memory->data[memory->offset(i)] = element_of<E>(values, i);
-        kept_.push_back(memory);
+        const auto before = std::make_shared<std::vector<E>>(memory->data.get(), memory->data.get() + memory->size());
+        inputs_.push_back({name, [memory, before] {
+            return std::memcmp(before->data(), memory->data.get(), before->size() * sizeof(E)) != 0;
+        }});
         return as_view(*memory, axes);
     }
 
@@ -270,7 +281,7 @@ private:
     const nlohmann::json& flags_;
     layout order_;
     ssmkit::testing::operations run_;
-    std::vector<std::shared_ptr<void>> kept_;
+    std::vector<kept_input> inputs_;
     std::vector<result> results_;
     std::set<std::string> tensors_used_, flags_used_;
 };

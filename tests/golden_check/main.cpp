@@ -154,6 +154,9 @@ comparison run(const safetensors::file& file, const description& about, const go
             throw std::runtime_error("the tensor " + name + " is neither read nor compared");
         }
     }
+    for (const auto& input : problem.inputs()) {
+        if (input.changed()) throw std::runtime_error("the operation wrote to its input " + input.name);
+    }
     comparison worst;
     for (const golden::result& result : problem.results()) {
         const double error = relative_error(result.values(), file.at(result.name).to<double>());

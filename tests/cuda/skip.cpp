@@ -11,6 +11,7 @@ const bool there = [] {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) return true;
     std::puts("skipped: no CUDA device");
+    std::fflush(stdout);
     std::_Exit(77);  // SKIP_RETURN_CODE in CMakeLists.txt
 }();
 

@@ -61,7 +61,7 @@ void launch_ssd_chunks(const ssd_args<T>& a, const ssd_plan& p, cudaStream_t str
     const index blocks = p.sequences * a.u.extent(2) * p.strips * (Summary ? p.segments - 1 : p.segments);
     if (blocks == 0) return;
     constexpr int bytes = ssd_tiles<T, State, Summary>::bytes;
-    const auto kernel = ssd_chunks_kernel<T, State, Summary>;
+    const auto kernel = a.seq_idx.data() ? ssd_chunks_kernel<T, State, Summary, true> : ssd_chunks_kernel<T, State, Summary, false>;
     require_success("cuda::ssd", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     kernel<<<ssd_blocks(blocks), ssd_threads, bytes, stream>>>(a, p);
     require_success("cuda::ssd", cudaGetLastError());

@@ -65,10 +65,8 @@ __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_str
         const int first = threadIdx.x / across, column = threadIdx.x % across * per;
         const index mine = column < columns ? tokens : 0;
         const T* at = from + first * token_stride + column;
-#pragma unroll
-        for (int row = 0; row < ssd_piece; row += rows, at += rows * token_stride) {
-            const bool there = row + first < mine;
-            E* const to = tile + (row + first) * Row + column;
+        E* to = tile + first * Row + column;
+        const auto bring = [&](bool there) {
             if constexpr (std::is_same_v<E, T>) {
                 copy_async(to, there ? at : from, there);
             } else {
@@ -79,6 +77,13 @@ __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_str
 #pragma unroll
                 for (int k = 0; k < per; ++k) to[k] = widened(in.v[k]);
             }
+        };
+        if (tokens >= ssd_piece && columns >= Columns) {  // of all threads: nothing to ask
+#pragma unroll
+            for (int row = 0; row < ssd_piece; row += rows, at += rows * token_stride, to += rows * Row) bring(true);
+        } else {
+#pragma unroll 1
+            for (int row = first; row < ssd_piece; row += rows, at += rows * token_stride, to += rows * Row) bring(row < mine);
         }
         return;
     }
@@ -96,19 +101,19 @@ __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_str
 }
 
 /// The steps of two tokens a lane, 2 lane and the next: raw numbers in, what the chunk's products need out. By one warp.
-template <class T>
-__device__ __forceinline__ void ssd_prepare(const ssd_args<T>& a, ssd_steps& to, const float (&raw)[2], const std::int32_t (&id)[2],
+template <bool Packed, class T>
+__device__ __forceinline__ void ssd_prepare(const ssd_args<T>& a, ssd_steps& to, const T (&raw)[2], const std::int32_t (&id)[2],
                                             index tokens, float rate, float bias, std::int32_t& current, double& total, int lane)
 {
     constexpr unsigned all = 0xffffffffu;
-    const bool packed = a.seq_idx.data() != nullptr;
+    constexpr bool packed = Packed;
     float delta[2];
     double log_decay[2];
     bool real[2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
         real[j] = 2 * lane + j < tokens && !(packed && id[j] < 0);
-        delta[j] = real[j] ? ssd_delta(a, raw[j], bias) : 0.0f;
+        delta[j] = real[j] ? ssd_delta(a, widened(raw[j]), bias) : 0.0f;
         const double l = static_cast<double>(delta[j]) * rate * 1.4426950408889634;
         log_decay[j] = !real[j] ? 0.0 : l < -4000.0 ? -4000.0 : l;  // -infinity would leave no differences; a NaN passes
     }
@@ -158,7 +163,7 @@ __device__ __forceinline__ void ssd_prepare(const ssd_args<T>& a, ssd_steps& to,
         to.step[s] = step;
         to.in[s] = sequence == 0 ? exp2_fast(high) : -1.0f;
         const bool kept = sequence == sequences && real[j];
-        to.out[s] = kept ? step * exp2_fast(static_cast<float>(end - upto[j])) : __uint_as_float(dropped_bits);
+        to.out[s] = kept ? step * exp2_fast(static_cast<float>(end - upto[j])) : (packed ? __uint_as_float(dropped_bits) : 0.0f);
         to.sequence[s] = real[j] ? sequence : -1;
     }
     if (lane == 0) to.through = sequences == 0 ? exp2_fast(static_cast<float>(end)) : -1.0f;
@@ -170,7 +175,8 @@ __device__ __forceinline__ void ssd_prepare(const ssd_args<T>& a, ssd_steps& to,
 ///
 /// What bounds it is shared memory, from which every warp reads B, C and the mixing matrix; traffic with memory is u and y.
 /// bfloat16: u and the mixing matrix, rounded, are what the tensor cores multiply, and the states where outputs are made from them.
-template <class T, int State, bool Summary>
+/// `Packed`: rows hold several sequences, and every token and pair of them is asked for its own.
+template <class T, int State, bool Summary, bool Packed>
 __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
     ssd_chunks_kernel(const __grid_constant__ ssd_args<T> a, const __grid_constant__ ssd_plan plan)
 {
@@ -193,7 +199,7 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
     const index b = place.row, group = head / (nheads / a.B.extent(2)), way = a.reverse ? -1 : 1, length = place.length();
     const index begin = segment * plan.segment_chunks * ssd_piece;
     const index end = segment + 1 == plan.segments ? length : min(length, begin + plan.segment_chunks * ssd_piece);
-    const bool packed = a.seq_idx.data() != nullptr;
+    constexpr bool packed = Packed;
 
     // ---- the state: row own (+ 8) of the warp's 16 channels, columns pair, pair + 1 of each tile -------------------------------
     float h[state_tiles][4];
@@ -248,7 +254,7 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
     };
     const float rate = a.A[head], bias = a.delta_bias.data() ? a.delta_bias[head] : 0.0f;
     std::int32_t current = warp == 0 ? place.owner(a, begin) : 0, id[2] = {0, 0};
-    float raw[2] = {0, 0};
+    T raw[2] = {};  // as stored: widening would wait for the load
     double total = 0;
     bool forgotten = false;
     const auto fetch = [&](index first) {
@@ -256,7 +262,7 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
         for (int j = 0; j < 2; ++j) {
             if (first + 2 * lane + j >= end) continue;
             const index t = place.token(first + 2 * lane + j);
-            raw[j] = widened(a.delta(b, t, head));
+            raw[j] = a.delta(b, t, head);
             if (packed) id[j] = a.seq_idx(b, t);
         }
     };
@@ -264,7 +270,7 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
         if (tiles::stages == 2) load(begin, memory);
         if (warp == 0) {
             fetch(begin);
-            ssd_prepare(a, steps[0], raw, id, end - begin, rate, bias, current, total, lane);
+            ssd_prepare<Packed>(a, steps[0], raw, id, end - begin, rate, bias, current, total, lane);
         }
     }
 
@@ -284,51 +290,60 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
         if (tiles::stages == 2 && more) load(first + ssd_piece, memory + (half ^ 1) * tiles::stage);
         if (warp == 0 && more) fetch(first + ssd_piece);
 
-        if constexpr (!Summary) {  // C B^T, 16 tokens a warp, those before them; decayed
-            const auto pairs = [&]<int Last>(std::integral_constant<int, Last>) {  // a warp's number, as one that loops can be unrolled by
-                float g[2 * Last + 2][4] = {};
+        if constexpr (!Summary) {  // C B^T, decayed: of 16 tokens those with pieces of 16 tokens that do not come after them
+            const auto pairs = [&]<int Last, int From, int To>(std::integral_constant<int, Last>, std::integral_constant<int, From>,
+                                                               std::integral_constant<int, To>) {
+                float g[2 * (To - From)][4] = {};
 #pragma unroll 4
                 for (int k = 0; k < State; k += depth) {
                     const left_operand x = products::left_rows(C, tiles::C_row, 16 * Last, k, lane);
 #pragma unroll
-                    for (int j = 0; j <= Last; ++j) {
-                        products::multiply(g[2 * j], g[2 * j + 1], x, products::right_rows(B, tiles::B_row, 16 * j, k, lane));
+                    for (int j = From; j < To; ++j) {
+                        products::multiply(g[2 * (j - From)], g[2 * (j - From) + 1], x,
+                                           products::right_rows(B, tiles::B_row, 16 * j, k, lane));
                     }
                 }
                 const int row[2] = {16 * Last + own, 16 * Last + own + 8};
                 const float high[2] = {now.high[row[0]], now.high[row[1]]}, low[2] = {now.low[row[0]], now.low[row[1]]};
-                const int of[2] = {now.sequence[row[0]], now.sequence[row[1]]};
+                const int of[2] = {Packed ? now.sequence[row[0]] : 0, Packed ? now.sequence[row[1]] : 0};
 #pragma unroll
-                for (int j = 0; j < 2 * Last + 2; ++j) {
+                for (int j = 2 * From; j < 2 * To; ++j) {
                     const int from = 8 * j + pair;
                     const float2 highs = *reinterpret_cast<const float2*>(now.high + from);
                     const float2 lows = *reinterpret_cast<const float2*>(now.low + from);
                     const float2 step = *reinterpret_cast<const float2*>(now.step + from);
-                    const int2 sequence = *reinterpret_cast<const int2*>(now.sequence + from);
+                    const int2 sequence = Packed ? *reinterpret_cast<const int2*>(now.sequence + from) : int2{};
                     float m[4];
 #pragma unroll
                     for (int c = 0; c < 4; ++c) {  // without a branch: each would wait for the loads before it
                         const int r = c / 2, that = c % 2 ? sequence.y : sequence.x;
-                        const bool reaches = (from + c % 2 <= row[r]) & (of[r] >= 0) & (of[r] == that);
+                        const bool reaches = ((j < 2 * Last) | (from + c % 2 <= row[r])) & (of[r] >= 0) & (of[r] == that);
                         const float decay = exp2_fast((high[r] - (c % 2 ? highs.y : highs.x)) + (low[r] - (c % 2 ? lows.y : lows.x)));
-                        m[c] = reaches ? g[j][c] * (decay * (c % 2 ? step.y : step.x)) : 0.0f;
+                        m[c] = reaches ? g[j - 2 * From][c] * (decay * (c % 2 ? step.y : step.x)) : 0.0f;
                     }
                     products::store_two(M + row[0] * tiles::M_row + from, m[0], m[1]);
                     products::store_two(M + row[1] * tiles::M_row + from, m[2], m[3]);
                 }
             };
+            // Ten products for four warps.
+            constexpr std::integral_constant<int, 0> zero;
+            constexpr std::integral_constant<int, 1> one;
+            constexpr std::integral_constant<int, 2> two;
+            constexpr std::integral_constant<int, 3> three;
+            constexpr std::integral_constant<int, 4> four;
             if (warp == 0) {
-                pairs(std::integral_constant<int, 0>{});
+                pairs(three, zero, two);
             } else if (warp == 1) {
-                pairs(std::integral_constant<int, 1>{});
+                pairs(three, two, four);
             } else if (warp == 2) {
-                pairs(std::integral_constant<int, 2>{});
+                pairs(two, zero, three);
             } else {
-                pairs(std::integral_constant<int, 3>{});
+                pairs(one, zero, two);
+                pairs(zero, zero, one);
             }
         }
         if (warp == 0 && more) {  // which has the fewest products above
-            ssd_prepare(a, steps[half ^ 1], raw, id, end - first - ssd_piece, rate, bias, current, total, lane);
+            ssd_prepare<Packed>(a, steps[half ^ 1], raw, id, end - first - ssd_piece, rate, bias, current, total, lane);
         }
 
         const auto inputs = [&](int k) { return products::left_columns(u, tiles::u_row, 16 * warp, k * depth, lane); };
@@ -357,7 +372,7 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
 #pragma unroll
                     for (int c = 0; c < 4; ++c) {
                         const float left = c % 2 ? in.y : in.x;
-                        y[i][c] = left < 0 ? 0.0f : y[i][c] * left;
+                        y[i][c] = Packed && left < 0 ? 0.0f : y[i][c] * left;
                     }
                 }
                 if (!clean) __syncthreads();  // M is there
@@ -386,15 +401,17 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
             __syncthreads();
         }
         const float through = now.through;
-        forgotten = forgotten || through < 0;
+        forgotten = Packed && (forgotten || through < 0);
 #pragma unroll
         for (int n = 0; n < state_tiles; ++n) {
 #pragma unroll
-            for (int c = 0; c < 4; ++c) h[n][c] = through < 0 ? 0.0f : h[n][c] * through;
+            for (int c = 0; c < 4; ++c) h[n][c] = Packed && through < 0 ? 0.0f : h[n][c] * through;
         }
 #pragma unroll
         for (int k = 0; k < token_terms; ++k) {
-            const left_operand s = products::map(inputs(k), lane, [&](float v, int at) { return weighted(v, now.out[k * depth + at]); });
+            const left_operand s = products::map(inputs(k), lane, [&](float v, int at) {
+                return Packed ? weighted(v, now.out[k * depth + at]) : v * now.out[k * depth + at];
+            });
 #pragma unroll
             for (int n = 0; n < state_tiles / 2; ++n) {
                 products::multiply(h[2 * n], h[2 * n + 1], s, products::right_columns(B, tiles::B_row, 16 * n, k * depth, lane));
@@ -424,22 +441,25 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
                 }
                 __syncwarp();
             }
-            float skip[2] = {0, 0};
             if (a.D.data()) {
+                float skip[2];
 #pragma unroll
                 for (int r = 0; r < 2; ++r) skip[r] = channel_of(2 * r) < headdim ? a.D(head, channel_of(2 * r)) : 0.0f;
+#pragma unroll
+                for (int k = 0; k < token_terms; ++k) products::add_left(y, k, inputs(k), skip);
             }
+            if constexpr (Packed) {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
+                for (int i = 0; i < 8; ++i) {
 #pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                    const int t = 8 * i + pair + c % 2;
-                    element& cell = u[t * tiles::u_row + 16 * warp + own + c / 2 * 8];
-                    float v = y[i][c];
-                    if (a.D.data()) v = fmaf(skip[c / 2], widened(cell), v);
-                    cell = narrowed<element>(packed && now.sequence[t] < 0 ? 0.0f : v);
+                    for (int c = 0; c < 4; ++c) {
+                        if (now.sequence[8 * i + pair + c % 2] < 0) y[i][c] = 0.0f;
+                    }
                 }
             }
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < 8; ++i) products::store_turned(u + 8 * i * tiles::u_row + 16 * warp, tiles::u_row, y[i], lane);
             __syncwarp();
             const auto finish = [&](int t, index channel, float p) {
                 const index at = place.token(first + t);
@@ -455,22 +475,38 @@ __global__ void __launch_bounds__(ssd_threads, ssd_resident<T, State>)
                 struct alignas(16) cells {
                     element v[per];
                 };
+                // A lane's column stays, its tokens are 32 / across apart.
+                const int column = 16 * warp + lane % across * per;
+                if (p0 + column < headdim) {
+                    const index at = place.token(first + lane / across), row = way * (32 / across);
+                    T* y_at = a.y.pointer(b, at, head, p0 + column);
+                    T* ungated_at = a.y_ungated.pointer(b, at, head, p0 + column);
+                    const T* z_at = a.z.pointer(b, at, head, p0 + column);
+                    const element* cell = u + lane / across * tiles::u_row + column;
 #pragma unroll
-                for (int i = lane; i < ssd_piece * across; i += 32) {
-                    const int t = i / across, column = 16 * warp + i % across * per;
-                    if (t >= left || p0 + column >= headdim) continue;
-                    const index at = place.token(first + t);
-                    const cells p = *reinterpret_cast<const cells*>(u + t * tiles::u_row + column);
-                    pack out;
+                    for (int t0 = 0; t0 < ssd_piece; t0 += 32 / across, cell += 32 / across * tiles::u_row) {
+                        const int t = t0 + lane / across;
+                        if (t < left) {
+                            const cells p = *reinterpret_cast<const cells*>(cell);
+                            pack out;
+                            if constexpr (std::is_same_v<T, element>) {
+                                out = reinterpret_cast<const pack&>(p);
+                            } else {
 #pragma unroll
-                    for (int k = 0; k < per; ++k) out.v[k] = narrowed<T>(widened(p.v[k]));
-                    if (a.y_ungated.data()) *reinterpret_cast<pack*>(a.y_ungated.pointer(b, at, head, p0 + column)) = out;
-                    if (a.z.data() && !(packed && now.sequence[t] < 0)) {
-                        const pack z = *reinterpret_cast<const pack*>(a.z.pointer(b, at, head, p0 + column));
+                                for (int k = 0; k < per; ++k) out.v[k] = narrowed<T>(widened(p.v[k]));
+                            }
+                            if (a.y_ungated.data()) *reinterpret_cast<pack*>(ungated_at) = out;
+                            if (a.z.data() && !(packed && now.sequence[t] < 0)) {
+                                const pack z = *reinterpret_cast<const pack*>(z_at);
 #pragma unroll
-                        for (int k = 0; k < per; ++k) out.v[k] = narrowed<T>(widened(p.v[k]) * silu(widened(z.v[k])));
+                                for (int k = 0; k < per; ++k) out.v[k] = narrowed<T>(widened(p.v[k]) * silu(widened(z.v[k])));
+                            }
+                            *reinterpret_cast<pack*>(y_at) = out;
+                        }
+                        y_at += row * a.y.stride(1);
+                        ungated_at += row * a.y_ungated.stride(1);
+                        z_at += row * a.z.stride(1);
                     }
-                    *reinterpret_cast<pack*>(a.y.pointer(b, at, head, p0 + column)) = out;
                 }
             } else {
                 const bool turned = a.y.stride(3) != 1;

@@ -138,6 +138,27 @@ struct bfloat16_products {
         product(first, x, y.v[0], y.v[1]);
         product(second, x, y.v[2], y.v[3]);
     }
+    /// sums + weight x, the weight being of a row and of the row eight on: the left operand's terms are the sums' columns.
+    template <int Tiles>
+    __device__ static __forceinline__ void add_left(float (&s)[Tiles][4], int k, const left_operand& x, const float (&weight)[2])
+    {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float* const to = s[2 * k + i / 2] + i % 2 * 2;
+            to[0] = fmaf(weight[i % 2], low(x.v[i]), to[0]);
+            to[1] = fmaf(weight[i % 2], high(x.v[i]), to[1]);
+        }
+    }
+    /// A tile's sums to rows of a matrix turned around: their columns are its eight rows, `row` apart.
+    __device__ static __forceinline__ void store_turned(element* to, int row, const float (&s)[4], int lane)
+    {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            std::uint32_t x = pack(s[2 * half], s[2 * half + 1]);
+            asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(x));
+            *reinterpret_cast<std::uint32_t*>(to + lane / 4 * row + 8 * half + lane % 4 * 2) = x;
+        }
+    }
     /// Two neighbours of a tile, the first at an even place.
     __device__ static __forceinline__ void store_two(element* to, float first, float second)
     {
@@ -215,6 +236,17 @@ struct float_products {
         product(second, xh, yl[2], yl[3]);
         product(first, xh, yh[0], yh[1]);
         product(second, xh, yh[2], yh[3]);
+    }
+    template <int Tiles>
+    __device__ static __forceinline__ void add_left(float (&s)[Tiles][4], int k, const left_operand& x, const float (&weight)[2])
+    {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[k][i % 2 * 2 + i / 2] = fmaf(weight[i % 2], __uint_as_float(x.v[i]), s[k][i % 2 * 2 + i / 2]);
+    }
+    __device__ static __forceinline__ void store_turned(element* to, int row, const float (&s)[4], int lane)
+    {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) to[(lane % 4 * 2 + c % 2) * row + lane / 4 + c / 2 * 8] = s[c];
     }
     __device__ static __forceinline__ void store_two(element* to, float first, float second)
     {

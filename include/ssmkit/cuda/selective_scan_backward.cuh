@@ -11,8 +11,8 @@
 
 namespace ssmkit::cuda {
 
-/// Bytes of the device's memory that selective_scan_backward needs beside its arguments: ten states every 64 tokens (complex ones are two
-/// numbers), and, for dB and for dC each, (batch, length, state) numbers for every 128 channels of a group or what it has.
+/// Bytes of the device's memory that selective_scan_backward needs beside its arguments: ten states every 64 tokens (complex ones
+/// are two numbers), and, for dB and for dC each, (batch, length, state) numbers for every 128 channels of a group or what it has.
 template <class T, class Param>
 std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a)
 {
@@ -64,9 +64,13 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     }
     const dim3 rows_block(32, 8);
     const auto rows_grid = [](index count) { return static_cast<unsigned>((count + 31) / 32); };
-    if (a.dA.data() && dim * state > 0) sum_rates_kernel<Param><<<rows_grid(2 * plan.pairs * dim), rows_block, 0, stream>>>(plan, terms, a.dA);
+    if (a.dA.data() && dim * state > 0) {
+        sum_rates_kernel<Param><<<rows_grid(2 * plan.pairs * dim), rows_block, 0, stream>>>(plan, terms, a.dA);
+    }
     if (a.dD.data() && dim > 0) sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 0, a.dD);
-    if (a.ddelta_bias.data() && dim > 0) sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 1, a.ddelta_bias);
+    if (a.ddelta_bias.data() && dim > 0) {
+        sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 1, a.ddelta_bias);
+    }
     const auto sum_maps = [&](const float* shares, const view<Param, 4>& to) {
         if (!to.data()) return;
         index count = state * layout::parts;

@@ -17,7 +17,8 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
 {
     using layout = scan_backward_layout<Param>;
     constexpr int parts = layout::parts, together = layout::together, ahead = 8;
-    const index batch = a.forward.u.extent(0), length = a.forward.u.extent(1), dim = a.forward.u.extent(2), state = a.forward.A.extent(1);
+    const auto& f = a.forward;
+    const index batch = f.u.extent(0), length = f.u.extent(1), dim = f.u.extent(2), state = f.A.extent(1);
     const index i = blockIdx.x * index{blockDim.x} + threadIdx.x;
     if (i >= batch * plan.pairs * dim) return;
     const index c = i % dim, n = i / dim % plan.pairs * together, b = i / dim / plan.pairs, stride = plan.pairs * dim;
@@ -149,7 +150,8 @@ template <bool Wide, class Param>
 __global__ void __launch_bounds__(256) sum_maps_kernel(const float* shares, index tiles, const __grid_constant__ view<Param, 4> to)
 {
     constexpr int parts = ssmkit::detail::is_complex<Param> ? 2 : 1, width = Wide ? 32 : 1;
-    const index batch = to.extent(0), length = to.extent(1), groups = to.extent(2), row = to.extent(3) * parts, tiles_of_group = tiles / groups;
+    const index batch = to.extent(0), length = to.extent(1), groups = to.extent(2), row = to.extent(3) * parts;
+    const index tiles_of_group = tiles / groups;
     const auto kept = [&](int axis) { return to.stride(axis) == 0 ? index{1} : to.extent(axis); };
     const index own_b = kept(0), own_t = kept(1), own_g = kept(2), count = own_b * own_t * own_g * row;
     const index summed_t = to.stride(1) == 0 ? length : 1, summed_g = to.stride(2) == 0 ? groups : 1;

@@ -18,6 +18,9 @@ struct gss_weights {
     row<std::complex<double>> A;  ///< (state)       Re A < 0; stored as -e^Lambda_real + i e^Lambda_imag
     matrix<std::complex<R>> C;    ///< (dim, state)
     row<R> D;                     ///< (dim)
+    // What the kernel takes beside these, here because a device cannot read a program's constants.
+    double delta = 1;
+    std::complex<R> B = 1;
 };
 
 template <class R>
@@ -30,12 +33,10 @@ namespace detail {
 template <class R>
 ssmkit::s4d_kernel_args<R> gss_kernel(const gss_weights<R>& weights)
 {
-    static constexpr double one = 1;
-    static constexpr std::complex<R> unit = 1;
     const index dim = weights.C.rows(), state = weights.C.cols();
-    return {.delta = {&one, {dim, state}, {0, 0}},
+    return {.delta = {&weights.delta, {dim, state}, {0, 0}},
             .A = {weights.A.data(), 1, state},
-            .B = {&unit, {1, state}, {0, 0}},
+            .B = {&weights.B, {1, state}, {0, 0}},
             .C = channel(as_view(weights.C)),
             .conjugate_pairs = false};
 }

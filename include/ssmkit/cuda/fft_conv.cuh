@@ -145,7 +145,7 @@ inline void require_workspace(const char* op, std::size_t have, std::size_t need
 }  // namespace detail
 
 /// Bytes of the device's memory that fft_conv needs beside its arguments: the kernels' spectra, 8 (channels, dim, size), where a
-/// size is about half of length + width; of sizes above 16384, 64 MB, or two rows, 16 size, if that is more.
+/// size is about half of length + width; of sizes above 16384, 512 MB, or two rows, 16 size, if that is more.
 template <class T>
 std::size_t fft_conv_workspace_size(const fft_conv_args<T>& a)
 {

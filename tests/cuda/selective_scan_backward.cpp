@@ -1,4 +1,6 @@
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -89,6 +91,59 @@ TEMPLATE_TEST_CASE("cuda::selective_scan_backward: the same bits from run to run
     same("dz", first.dz, second.dz);
     same("ddelta_bias", first.ddelta_bias, second.ddelta_bias);
     same("dinitial_state", first.dinitial_state, second.dinitial_state);
+}
+
+TEMPLATE_TEST_CASE("cuda::selective_scan_backward: an infinite step forgets the state", "", f32, complex_f32)
+{
+    using T = typename TestType::T;
+    for (const index state : {1, 2, 3}) {
+        scan_backward_problem<TestType> p(scan_setup{.batch = 1, .length = 2, .dim = 1, .state = state});
+        p.forward.delta.fill([](index, index t, index) { return t == 0 ? T(0.5) : std::numeric_limits<T>::infinity(); });
+        run_on_device(p.args());
+        CAPTURE(state);
+        CHECK(std::isfinite(p.du(0, 0, 0)));
+        CHECK(std::isfinite(p.ddelta(0, 0, 0)));
+    }
+}
+
+TEMPLATE_TEST_CASE("cuda::selective_scan_backward: a NaN of the last token's input does not reach dA", "", f32, complex_f32)
+{
+    for (const index length : {1, 7, 8, 65}) {
+        scan_setup s{.batch = 1, .length = length, .dim = 3, .state = 2};
+        const scan_backward_problem<TestType> p(s, false);
+        p.forward.u(0, length - 1, 1) = quiet_nan<float>();
+        run_on_device(p.args());
+        CAPTURE(length);
+        for_each_index(p.dA.view(), [&](auto... i) { CHECK(!is_nan(p.dA(i...))); });
+        CHECK(is_nan(p.ddelta(0, length - 1, 1)));
+    }
+}
+
+TEST_CASE("cuda::selective_scan_backward: without a state, a NaN reaches nothing but the skip and the gate")
+{
+    scan_setup s{.batch = 1, .length = 3, .dim = 2, .state = 0};
+    s.z = s.delta_softplus = true;
+    for (const bool skip : {false, true}) {
+        s.D = skip;
+        const scan_backward_problem<f32> p(s);
+        p.forward.u(0, 0, 1) = p.forward.delta(0, 0, 0) = quiet_nan<float>();
+        run_on_device(p.args());
+        for_each_index(p.ddelta.view(), [&](auto... i) { CHECK(p.ddelta(i...) == 0); });
+        for_each_index(p.du.view(), [&](auto... i) { CHECK(std::isfinite(p.du(i...))); });
+        for_each_index(p.dz.view(), [&](index b, index t, index c) { CHECK(is_nan(p.dz(b, t, c)) == (skip && t == 0 && c == 1)); });
+    }
+}
+
+TEST_CASE("cuda::selective_scan_backward: poles that turn fast and decay slowly")
+{
+    scan_setup s{.batch = 1, .length = 300, .dim = 40, .state = 4};
+    scan_backward_problem<complex_f32> p(s);
+    random numbers(5);
+    p.forward.A.fill(numbers, {-0.02, -0.01, -40, 40});
+    p.forward.delta.fill(numbers, {0.02, 0.2});
+    const worst_gradient worst = against_reference(p);
+    CAPTURE(worst.name);
+    CHECK(worst.error <= 1);
 }
 
 }  // namespace

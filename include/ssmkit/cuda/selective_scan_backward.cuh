@@ -11,8 +11,9 @@
 
 namespace ssmkit::cuda {
 
-/// Bytes of the device's memory that selective_scan_backward needs beside its arguments: ten states every 64 tokens (complex ones
-/// are two numbers), and, for dB and for dC each, (batch, length, state) numbers for every 128 channels of a group or what it has.
+/// Bytes of the device's memory that selective_scan_backward needs beside its arguments, of any alignment: for every channel ten
+/// states (in pairs) and 18 numbers every 64 tokens, and, for dB and for dC each, (batch, length, state) numbers for every 128 of the
+/// channels that share a group of B and one of C, or for what there are of them. Complex states are two numbers.
 template <class T, class Param>
 std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a)
 {
@@ -26,6 +27,8 @@ std::size_t selective_scan_backward_workspace_size(const selective_scan_backward
 /// workspace is too small, and cuda::error if a launch fails; the values of order and snapshot_after are trusted. Results are
 /// the same bit for bit from run to run: every sum has its order.
 ///
+/// A mode that grows more than 2^128-fold within 64 tokens is beyond float and gives NaN.
+///
 /// Time is cut into segments of 64 tokens, so that short batches fill the device too. Each state and token has two exponentials,
 /// 16 a cycle and multiprocessor; some thirty other instructions beside each state and token bind instead, of 128 a cycle.
 template <class T, class Param>
@@ -37,7 +40,6 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     constexpr const char* op = "cuda::selective_scan_backward";
     ssmkit::detail::check_selective_scan_backward(a, ssmkit::detail::memory::device);
     scan_backward_plan plan;
-    // Views into the workspace begin at a multiple of 4 bytes only if the workspace does; cudaMalloc's do.
     ssmkit::detail::require(plan_scan_backward(a, workspace.data(), plan) <= workspace.size(), op, "workspace", "is too small");
     if (!a.dB.data()) plan.dB = nullptr;
     if (!a.dC.data()) plan.dC = nullptr;

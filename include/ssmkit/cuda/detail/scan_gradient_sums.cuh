@@ -10,7 +10,7 @@
 namespace ssmkit::cuda::detail {
 
 /// Pass 2: from segment to segment, a thread a state: the state that each starts with, the gradient after each, and that of the
-/// initial state. Loads do not wait for the chain of products: sixteen segments' are under way together.
+/// initial state. Loads do not wait for the chain of products: eight segments' are under way together.
 template <class T, class Param>
 __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
                                                                   const __grid_constant__ scan_backward_plan plan)
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     if (i >= batch * plan.pairs * dim) return;
     const index c = i % dim, n = i / dim % plan.pairs * together, b = i / dim / plan.pairs, stride = plan.pairs * dim;
     const index start = b * plan.segments * stride + i % stride;
-    const float* const steps = plan.steps + (b * plan.segments * layout::tiles + layout::tiles - 1) * dim + c;
+    const float2* const steps = plan.steps + (b * plan.segments * layout::tiles + layout::tiles - 1) * dim + c;
     const std::uint32_t* const severed = plan.severed + b * plan.segments;
     using pair = float[together][parts];
     const auto parts_of = [](const float2& both, pair& to) {
@@ -34,8 +34,7 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     parts_of(plan.rates[i % stride], A);
     const auto walk = [&]<bool Back>(std::bool_constant<Back>, float2* values) {
         for (index first = 0; first < plan.segments; first += ahead) {
-            float step[ahead];
-            float2 own[ahead];
+            float2 step[ahead], own[ahead];
             bool cut[ahead];
 #pragma unroll
             for (int k = 0; k < ahead; ++k) {
@@ -63,17 +62,17 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
             }
         }
     };
-    const auto for_each_part = [&](const view<const Param, 3>& v, auto f) {
+    const auto for_each_part = [&](const view<const Param, 3>& v, auto change) {
 #pragma unroll
         for (int s = 0; s < together; ++s) {
             if (n + s >= state) break;
             const float* const at = reinterpret_cast<const float*>(v.pointer(b, c, n + s));
 #pragma unroll
-            for (int part = 0; part < parts; ++part) f(x[s][part], at[part]);
+            for (int part = 0; part < parts; ++part) change(x[s][part], at[part]);
         }
     };
     const auto add = [](float& to, float from) { to += from; };
-    if (a.forward.initial_state.data()) for_each_part(a.forward.initial_state, add);
+    if (f.initial_state.data()) for_each_part(f.initial_state, add);
     walk(std::false_type{}, plan.h);
 #pragma unroll
     for (int s = 0; s < together; ++s) {
@@ -82,7 +81,7 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     }
     if (a.dfinal_state.data()) for_each_part(a.dfinal_state, add);
     if (a.dsnapshots.data()) {
-        for (index k = a.forward.snapshot_after.extent(1); k-- > 0 && a.forward.snapshot_after(b, k) == length;) {
+        for (index k = f.snapshot_after.extent(1); k-- > 0 && f.snapshot_after(b, k) == length;) {
 #pragma unroll
             for (int s = 0; s < together; ++s) {
                 if (n + s >= state) break;

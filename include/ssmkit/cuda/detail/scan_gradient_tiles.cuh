@@ -20,7 +20,7 @@ struct scan_backward_layout {
     static constexpr int tokens = 8, tiles = 8, segment = tiles * tokens;  // of a tile; of a segment, and its tokens
     static constexpr int chunk = 16;                                       // states whose B and C lie in shared memory together
     static constexpr int map_row = segment + 4, map = chunk * parts * map_row;
-    static constexpr int groups = 5, row = groups * tokens + 4;  // a thread's row: eight write 16 bytes each without conflicts
+    static constexpr int places = 5, row = places * tokens + 4;  // a thread's row: eight write 16 bytes each without conflicts
     static constexpr int values = together * 2 * parts * tokens;  // a channel's shares of dB and dC, of the states that go together
     static constexpr int sums = chunk / together * (values + 1);
     static constexpr int most_threads = 128;
@@ -39,13 +39,13 @@ struct scan_backward_plan {
     index blocks_of_unit = 0;  ///< that these channels take
     index blocks = 0;          ///< that all channels take
     index pairs = 0;           ///< of two states, or of a complex state's parts, side by side; a last one may be half there
-    // Each (batch, segments, ...), but for the rates:
+    // Each (batch, segments, ...), but for the rates and the shares of dB and dC:
     float2* rates = nullptr;             ///< (pairs, dim): A
     float2* starts = nullptr;            ///< (tiles - 1, pairs, dim): the state before a tile, from zero before its segment
     float2* h = nullptr;                 ///< (pairs, dim): a segment's last state from zero; then the state it starts with
     float2* K = nullptr;                 ///< (pairs, dim): the gradient before a segment from zero after it; then that after it
     float2* dA = nullptr;                ///< (pairs, dim): a segment's share
-    float* steps = nullptr;              ///< (tiles, dim): the sum of steps from the segment's start to a tile's end
+    float2* steps = nullptr;             ///< (tiles, dim): the sum of steps from the segment's start to a tile's end, in two floats
     float* sums = nullptr;               ///< (2, dim): a segment's share of dD and of ddelta_bias
     float *dB = nullptr, *dC = nullptr;  ///< (blocks, batch, length, state, parts): a block's share
     std::uint32_t* severed = nullptr;    ///< (): a reset lies in the segment
@@ -66,9 +66,10 @@ std::size_t plan_scan_backward(const selective_scan_backward_args<T, Param>& a, 
         plan.blocks = dim / plan.unit * plan.blocks_of_unit;
     }
     plan.pairs = (state + 1) / 2;
-    std::size_t bytes = 0;
+    if (memory) memory += (~reinterpret_cast<std::uintptr_t>(memory) + 1) % 16;
+    std::size_t bytes = 15;  // of which some go to the alignment
     const auto take = [&](auto*& p, index count) {
-        p = reinterpret_cast<std::remove_reference_t<decltype(p)>>(memory ? memory + bytes : nullptr);
+        p = reinterpret_cast<std::remove_reference_t<decltype(p)>>(memory ? memory + (bytes - 15) : nullptr);
         bytes += (sizeof(*p) * static_cast<std::size_t>(count) + 255) / 256 * 256;
     };
     const index terms = batch * plan.segments, shares = plan.blocks * batch * length * state, carried = plan.pairs * dim;
@@ -98,6 +99,27 @@ __device__ __forceinline__ void scan_decay(float d, const float (&A)[Parts], flo
     } else {
         to[0] = size;
     }
+}
+
+/// exp(d A) over several tokens, whose steps' sum is in two floats: the second turns a complex number a little further.
+template <int Parts>
+__device__ __forceinline__ void scan_decay(const float2& d, const float (&A)[Parts], float (&to)[Parts])
+{
+    scan_decay<Parts>(d.x, A, to);
+    if constexpr (Parts == 2) {
+        const float phase = d.x * A[1], more = to[0] == 0.0f && to[1] == 0.0f ? 0.0f : fmaf(d.y, A[1], fmaf(d.x, A[1], -phase));
+        const float re = to[0];
+        to[0] = fmaf(-more, to[1], re);
+        to[1] = fmaf(more, re, to[1]);
+    }
+}
+
+/// sum + x, sum being two floats. An infinite one has no second part.
+__device__ __forceinline__ void add_step(float2& sum, float x)
+{
+    const float total = sum.x + x, of_x = total - sum.x;
+    const float lost = (sum.x - (total - of_x)) + (x - of_x) + sum.y;
+    sum = make_float2(total, fabsf(total) <= 3.402823466e38f ? lost : 0.0f);
 }
 
 /// to = x y + z, or conj(x) y + z.
@@ -317,7 +339,7 @@ struct scan_backward_block {
         }
     }
 
-    /// A tile's d, x and g; zeros, which leave states as they are, where there is no token.
+    /// A tile's d, x and g; zeros, which leave finite states as they are, where there is no token.
     __device__ __forceinline__ void load_tokens(int tile)
     {
         if (is_whole(tile)) {

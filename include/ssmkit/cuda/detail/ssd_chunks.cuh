@@ -33,7 +33,7 @@ struct alignas(16) ssd_steps {
     float high[ssd_piece], low[ssd_piece];  // the sum, in two floats: differences of them are exact after any strong decay
     float step[ssd_piece];                  // what the input is multiplied by
     float in[ssd_piece];                    // what is left of the state before the chunk; negative: it does not reach the token
-    float out[ssd_piece];                   // step and decay to the chunk's end; dropped_bits: the token does not reach it
+    float out[ssd_piece];                   // step and decay to the chunk's end; if rows are packed dropped_bits: the token does not reach it
     int sequence[ssd_piece];                // how many sequences began in the chunk so far; -1: padding
     float through;                          // decay of the whole chunk; negative: the state was set to zero
 };
@@ -78,9 +78,10 @@ __device__ __forceinline__ void ssd_load(E* tile, const T* from, index token_str
                 for (int k = 0; k < per; ++k) to[k] = widened(in.v[k]);
             }
         };
-        if (tokens >= ssd_piece && columns >= Columns) {  // of all threads: nothing to ask
+        if (tokens >= ssd_piece) {  // of all threads: no row is to be asked for
+            const bool there = column < columns;
 #pragma unroll
-            for (int row = 0; row < ssd_piece; row += rows, at += rows * token_stride, to += rows * Row) bring(true);
+            for (int row = 0; row < ssd_piece; row += rows, at += rows * token_stride, to += rows * Row) bring(there);
         } else {
 #pragma unroll 1
             for (int row = first; row < ssd_piece; row += rows, at += rows * token_stride, to += rows * Row) bring(row < mine);

@@ -11,9 +11,10 @@
 
 namespace ssmkit::cuda {
 
-/// Bytes of the device's memory that selective_scan_backward needs beside its arguments, of any alignment: for every channel ten
-/// states (in pairs) and 18 numbers every 64 tokens, and, for dB and for dC each, (batch, length, state) numbers for every 128 of the
-/// channels that share a group of B and one of C, or for what there are of them. Complex states are two numbers.
+/// Bytes of the device's memory that selective_scan_backward needs beside its arguments, of any alignment: for every channel twelve
+/// states (in pairs; fourteen where there are more than 16) and 18 numbers every 64 tokens, and, for dB and for dC each, (batch,
+/// length, state) numbers for every 128 of the channels that share a group of B and one of C, or for what there are of them. Complex
+/// states are two numbers.
 template <class T, class Param>
 std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a)
 {
@@ -30,7 +31,7 @@ std::size_t selective_scan_backward_workspace_size(const selective_scan_backward
 /// A mode that grows more than 2^128-fold within 64 tokens is beyond float and gives NaN.
 ///
 /// Time is cut into segments of 64 tokens, so that short batches fill the device too. Each state and token has two exponentials,
-/// 16 a cycle and multiprocessor; some thirty other instructions beside each state and token bind instead, of 128 a cycle.
+/// 16 a cycle and multiprocessor; some forty other instructions beside each state and token bind instead, of 128 a cycle.
 template <class T, class Param>
 void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, std::span<std::byte> workspace, cudaStream_t stream)
 {
@@ -55,9 +56,10 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     const auto run = [&]<bool General>(std::bool_constant<General>) {
         const index blocks = terms * plan.blocks;
         launch(scan_backward_rates_kernel<T, Param>, (plan.pairs * dim + 127) / 128, 128, 0);
-        launch(scan_backward_carry_kernel<General, T, Param>, blocks, plan.threads, layout::carry_bytes(plan.threads));
+        launch(scan_backward_carry_kernel<General, T, Param>, blocks * plan.chunks, plan.threads,
+               layout::template carry_bytes<T>);
         launch(scan_backward_chain_kernel<T, Param>, (batch * plan.pairs * dim + 127) / 128, 128, 0);
-        launch(scan_backward_kernel<General, T, Param>, blocks, plan.threads, layout::main_bytes(plan.threads));
+        launch(scan_backward_kernel<General, T, Param>, blocks, plan.threads, layout::template main_bytes<T>(plan.threads));
     };
     if (f.reset.data() || a.dsnapshots.data() || f.order.data()) {
         run(std::true_type{});

@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     };
     pair A, x = {};
     parts_of(plan.rates[i % stride], A);
-    const auto walk = [&]<bool Back>(std::bool_constant<Back>, float2* values) {
+    // put(place, ...) gets what comes to each segment.
+    const auto walk = [&]<bool Back>(std::bool_constant<Back>, const float2* values, auto put) {
         for (index first = 0; first < plan.segments; first += ahead) {
             float2 step[ahead], own[ahead];
             bool cut[ahead];
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
             for (int k = 0; k < ahead; ++k) {
                 if (first + k >= plan.segments) break;
                 const index segment = Back ? plan.segments - 1 - first - k : first + k;
-                values[start + segment * stride] = make_float2(x[0][0], x[together - 1][parts - 1]);
+                put(start + segment * stride, x[0][0], x[together - 1][parts - 1]);
                 pair added;
                 parts_of(own[k], added);
 #pragma unroll
@@ -73,7 +74,8 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     };
     const auto add = [](float& to, float from) { to += from; };
     if (f.initial_state.data()) for_each_part(f.initial_state, add);
-    walk(std::false_type{}, plan.h);
+    const float2 rates = plan.rates[i % stride];
+    walk(std::false_type{}, plan.h, [&](index at, float x, float y) { plan.begins[at] = make_float4(rates.x, rates.y, x, y); });
 #pragma unroll
     for (int s = 0; s < together; ++s) {
 #pragma unroll
@@ -91,7 +93,7 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
             }
         }
     }
-    walk(std::true_type{}, plan.K);
+    walk(std::true_type{}, plan.K, [&](index at, float x, float y) { plan.K[at] = make_float2(x, y); });
     if (a.dinitial_state.data()) {
 #pragma unroll
         for (int s = 0; s < together; ++s) {

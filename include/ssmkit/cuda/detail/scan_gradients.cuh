@@ -1,7 +1,8 @@
 #pragma once
 
-// The gradients of the selective scan within a segment of time, a thread a channel: a tile of tokens lies in registers with the
-// sums over states and, of two states at a time, the decays and states. Sums over channels cross a warp in shared memory.
+// The gradients of the selective scan within a segment of time, a thread a channel. The first pass walks along time with a chunk of
+// states in registers. The main pass has a tile of tokens there with the sums over states and, of two states at a time, the decays
+// and states; sums over channels cross a warp in shared memory.
 // Tiles of 16 tokens, a state at a time, with steps and inputs in shared memory: that memory's rate bound them. Blocks for 16 warps
 // a multiprocessor instead of 12 spill, blocks for 8 wait: 1.5 and 1.1 times as long.
 
@@ -30,110 +31,106 @@ __global__ void __launch_bounds__(128) scan_backward_rates_kernel(const __grid_c
 
 /// Pass 1: what each segment does to a state before it and to a gradient after it, both from zero, and the states between its tiles.
 template <bool General, class T, class Param>
-__global__ void __launch_bounds__(128, 5) scan_backward_carry_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
+__global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
                                                                      const __grid_constant__ scan_backward_plan plan)
 {
     using layout = scan_backward_layout<Param>;
-    constexpr int parts = layout::parts, tokens = layout::tokens, together = layout::together;
-    extern __shared__ float4 shared_memory[];
     using block_type = scan_backward_block<General, T, Param>;
-    block_type block(a, plan, reinterpret_cast<float*>(shared_memory));
-    if (block.tile_of_channels == 0 && threadIdx.x == 0) plan.severed[block.term()] = block.resets != 0;
-    float2 steps{};  // from the segment's start
-    for (int tile = 0; tile < layout::tiles; ++tile) {
+    using element_type = typename block_type::element_type;
+    constexpr int parts = layout::parts, tokens = layout::tokens, width = layout::width, chunk = layout::chunk;
+    constexpr int pitch = block_type::pitch;
+    extern __shared__ float4 shared_memory[];
+    float *const lines = reinterpret_cast<float*>(shared_memory), *const B = lines + 4 * layout::lines;
+    float* const C = B + layout::segment * width;
+    block_type block(a, plan, B, C, lines, 1);
+    const auto tile_memory = [&](int tile) {
+        return reinterpret_cast<element_type*>(C + layout::segment * width) + tile % 2 * layout::arrays * tokens * pitch;
+    };
+    block.bring(0, tile_memory(0));
+    const index n0 = block.chunk * chunk;
+    block.template load_maps<1, width>(0, layout::segment, n0);
+    __syncthreads();
+
+    float A[chunk][parts], h[chunk][parts] = {}, K[chunk][parts] = {}, decays[chunk][parts] = {};  // all decays until now
+    const int pairs = static_cast<int>(min(plan.pairs - block.chunk * layout::pairs, index{layout::pairs}));
+#pragma unroll
+    for (int pair = 0; pair < layout::pairs; ++pair) {
+        const float2 both = pair < pairs ? plan.rates[(block.chunk * layout::pairs + pair) * block.dim + min(block.c, block.c_last)]
+                                         : float2{};
+        A[2 * pair / parts][0] = both.x;
+        A[(2 * pair + 1) / parts][parts - 1] = both.y;
+    }
+#pragma unroll
+    for (int n = 0; n < chunk; ++n) decays[n][0] = 1.0f;
+    const auto store = [&](float2* to, const float (&from)[chunk][parts]) {
+        if (!block.active) return;
+        to += block.chunk * layout::pairs * block.dim;
+#pragma unroll
+        for (int pair = 0; pair < layout::pairs; ++pair, to += block.dim) {
+            if (pair < pairs) *to = make_float2(from[2 * pair / parts][0], from[(2 * pair + 1) / parts][parts - 1]);
+        }
+    };
+    const bool reports = block.active && block.chunk == 0;  // what all chunks share
+    float2 steps{};                                         // from the segment's start
+    bool open = true;                                       // no reset until now
+    const int tiles = block.tiles();
+    for (int tile = 0; tile < tiles; ++tile) {
         const unsigned resets = block.bits_of(block.resets, tile), stops = block.bits_of(block.stops, tile);
-        const bool open = !block.reset_before(tile * tokens);
-        block.load_tokens(tile);
-        if (tile + 1 < layout::tiles) block.prefetch_tokens(tile + 1);
-        // What states have in memory; under way while those before are worked on.
-        typename block_type::pair next_A, next_start, next_K;
-        block.clear(next_start);
-        block.clear(next_K);
-        const float2 *rates = plan.rates + min(block.c, block.c_last), *starts = plan.starts + block.start(tile);
-        float2* to = tile + 1 < layout::tiles ? plan.starts + block.start(tile + 1) : plan.h + block.carried();
-        float2* K_from = plan.K + block.carried();
-        const auto bring = [&] {
-            block.load(rates, next_A);
-            if (tile > 0) block.load(starts, next_start);
-            if (tile > 0) block.load(K_from, next_K);
-        };
-        if (block.state > 0) bring();
-        const auto over_states = [&]<bool Full>(std::bool_constant<Full>) {
-            const auto there = [here = block.count - tile * tokens](int j) { return Full || j < here; };
-            for (index n0 = 0; n0 < block.state; n0 += layout::chunk) {
-                block.load_maps(tile, tile == 0, n0);
-                const int states = static_cast<int>(min(block.state - n0, index{layout::chunk}));
-                for (int n = 0; n < states; n += together) {
-                    float A[together][parts], K[together][parts] = {};
-                    float decay[together][tokens][parts], h[together][tokens + 1][parts];
-                    float before[together][parts];
+        if (tile > 0) store(plan.starts + block.start(tile), h);
+        wait_for_copies();
+        __syncwarp();
+        if (tile + 1 < tiles) block.bring(tile + 1, tile_memory(tile + 1));
+        block.load_tokens(tile, tile_memory(tile));
+        const int here = block.count - tile * tokens;
 #pragma unroll
-                    for (int s = 0; s < together; ++s) {
+        for (int j = 0; j < tokens; ++j) {
+            if (j >= here) break;
+            const bool reset = General && (resets >> j & 1);
+            if constexpr (General) {
+                if (open && (stops >> j & 1)) {
 #pragma unroll
-                        for (int part = 0; part < parts; ++part) {
-                            A[s][part] = next_A[s][part], h[s][0][part] = next_start[s][part], before[s][part] = next_K[s][part];
-                        }
+                    for (int n = 0; n < chunk; ++n) {
+                        float S[parts] = {};
+                        block.add_snapshots(n0 + n, tile * tokens + j, S);
+                        multiply_add<true>(decays[n], S, K[n], K[n]);
                     }
-                    float2* const K_to = K_from;
-                    if (n0 + n + together < block.state) {
-                        rates += block.dim, starts += block.dim, K_from += block.dim;
-                        bring();
+                }
+                open = open && !reset;
+            }
+            const float *const B_row = B + (tile * tokens + j) * width, *const C_row = C + (tile * tokens + j) * width;
+#pragma unroll
+            for (int i = 0; i < width; i += 4) {
+                const float4 B_here = four_at(B_row + i), C_here = four_at(C_row + i);
+#pragma unroll
+                for (int k = 0; k < 4; k += parts) {
+                    const int n = (i + k) / parts;
+                    const float zero[parts] = {};
+                    float decay[parts], in[parts], out[parts];
+                    scan_decay<parts>(block.d[j], A[n], decay);
+#pragma unroll
+                    for (int part = 0; part < parts; ++part) {
+                        in[part] = block.x[j] * element(B_here, k + part);
+                        out[part] = (part == 0 ? block.g[j] : -block.g[j]) * element(C_here, k + part);
                     }
-                    typename block_type::pair after;
+                    multiply_add<false>(decay, h[n], in, h[n]);
+                    if (reset) {
 #pragma unroll
-                    for (int s = 0; s < together; ++s) {
-                        block.run_forward(n + s, tile, A[s], resets, decay[s], h[s]);
-#pragma unroll
-                        for (int part = 0; part < parts; ++part) after[s][part] = h[s][tokens][part];
+                        for (int part = 0; part < parts; ++part) h[n][part] = in[part];  // 0 times NaN would be NaN
                     }
-                    block.store(to, after);
-                    to += block.dim;
-#pragma unroll
-                    for (int q = tokens / 4; q-- > 0;) {
-                        float4 C[together][parts];
-#pragma unroll
-                        for (int s = 0; s < together; ++s) {
-#pragma unroll
-                            for (int part = 0; part < parts; ++part) C[s][part] = block.four_of(block.C, n + s, part, tile, q);
-                        }
-#pragma unroll
-                        for (int i = 4; i-- > 0;) {
-                            const int j = 4 * q + i;
-#pragma unroll
-                            for (int s = 0; s < together; ++s) {
-                                const float zero[parts] = {};
-                                float G[parts];
-#pragma unroll
-                                for (int part = 0; part < parts; ++part) {
-                                    G[part] = fmaf(part == 0 ? block.g[j] : -block.g[j], element(C[s][part], i), K[s][part]);
-                                }
-                                if (!there(j)) continue;
-                                multiply_add<true>(decay[s][j], G, zero, K[s]);
-                                block.amend(n0 + n + s, tile, j, resets, stops, K[s]);
-                            }
-                        }
-                    }
-#pragma unroll
-                    for (int s = 0; s < together; ++s) {
-                        if (open) {
-                            float passed[parts];
-                            scan_decay<parts>(steps, A[s], passed);
-                            multiply_add<true>(passed, K[s], before[s], before[s]);
-                        }
-                    }
-                    block.store(K_to, before);
+                    if (General && !open) continue;
+                    multiply_add<false>(decays[n], decay, zero, decays[n]);
+                    multiply_add<true>(decays[n], out, K[n], K[n]);
                 }
             }
-        };
-        if ((tile + 1) * tokens <= block.count) {
-            over_states(std::true_type{});
-        } else {
-            over_states(std::false_type{});
         }
 #pragma unroll
-        for (int k = 0; k < tokens; ++k) add_step(steps, block.d[k]);
-        if (block.active) plan.steps[block.step(tile)] = steps;
+        for (int k = 0; k < tokens; ++k) add_step<parts>(steps, block.d[k]);
+        if (reports) plan.steps[block.step(tile)] = steps;
     }
+    store(plan.h + block.carried(), h);
+    store(plan.K + block.carried(), K);
+    if (reports) plan.steps[block.step(layout::tiles - 1)] = steps;
+    if (reports && block.tile_of_channels == 0 && threadIdx.x == 0) plan.severed[block.term()] = block.resets != 0;
 }
 
 /// Pass 3: every gradient of a segment, tile by tile from the last: the states are computed again and met by the gradients.
@@ -143,87 +140,164 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
 {
     using layout = scan_backward_layout<Param>;
     using block_type = scan_backward_block<General, T, Param>;
-    constexpr int parts = layout::parts, tokens = layout::tokens, together = layout::together;
-    constexpr int values = layout::values, row = layout::row;
+    using element_type = typename block_type::element_type;
+    constexpr int parts = layout::parts, tokens = layout::tokens, together = layout::together, chunk = layout::chunk;
+    constexpr int row = layout::row, map_row = layout::map_row, pitch = block_type::pitch;
     extern __shared__ float4 shared_memory[];
-    block_type block(a, plan, reinterpret_cast<float*>(shared_memory));
-    const int threads = block.threads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    float* const sums = block.rows + threads * row + warp * layout::sums;               // of this warp: (chunk / together, values + 1)
-    float* const share = block.own_row();                                               // of dB and dC: (together, 2, parts, tokens)
-    for (int v = 0; v < values; v += 4) store_four(share + v, 0.0f, 0.0f, 0.0f, 0.0f);  // stays so where there is no channel
-    const bool maps = plan.dB || plan.dC, active = block.active;
+    const int threads = plan.threads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float* const B = reinterpret_cast<float*>(shared_memory);
+    float *const C = B + layout::map, *const rows = C + layout::map;
+    float* const sums = rows + threads * row;  // of each warp's parties: (values / 4, pairs), in fours
+    float4* const carried_here = reinterpret_cast<float4*>(sums + threads / 32 * layout::parties * layout::sums) + threadIdx.x;
+    element_type* const tile_memory = reinterpret_cast<element_type*>(carried_here - threadIdx.x + layout::pairs * threads);
+    block_type block(a, plan, B, C, rows + layout::values, row / 4);
     const auto& f = a.forward;
-    const index batch = f.u.extent(0);
-    float over_time[2] = {};  // of dD and ddelta_bias
+    const bool maps = plan.dB || plan.dC, active = block.active, few = plan.chunks <= 1;
+    const float skip = f.D.data() ? f.D[min(block.c, block.c_last)] : 0.0f;
 
-    const int tiles = (block.count + tokens - 1) / tokens;
+    const int tiles = block.tiles();
+    block.bring(tiles - 1, tile_memory);
+    if (few) block.template load_maps<map_row, 1>(0, layout::segment, 0);
+    float* const share = rows + threadIdx.x * row;  // of dB and dC; stays zero where there is no channel
+#pragma unroll
+    for (int v = 0; v < layout::values; v += 4) store_four(share + v, 0.0f, 0.0f, 0.0f, 0.0f);
+    // K and dA of all states, every thread its own.
+    float4* const carried_far =
+        plan.carried + (block.term() * plan.blocks + block.tile_of_channels) * plan.pairs * threads + threadIdx.x;
+    float4* const carried = few ? carried_here : carried_far;
+    for (index pair = 0; pair < plan.pairs; ++pair) {
+        const float2 K = plan.K[block.carried() + pair * block.dim];
+        carried[pair * threads] = make_float4(K.x, K.y, 0.0f, 0.0f);
+    }
+    // Sums over the channels of what a tile adds to dB and dC, for the states from n0 on: two threads share four tokens' sums of a
+    // state, each has every other party.
+    const auto sum_maps = [&](int tile, index n0) {
+        for (int i = threadIdx.x; i < 2 * layout::sums / 4; i += threads) {
+            const int pair = i % 8, half = i / 8 % 2, four = i / 16, own = four % 2, q = four / 2 % 2, which = four / 4;
+            const int number = 2 * pair + own, parties = threads / 32 * layout::parties;
+            const float* const at = sums + half * layout::sums + four * 4 * layout::pairs + (pair + four) % layout::pairs * 4;
+            float sum[4] = {};
+#pragma unroll 8
+            for (int party = 0; party < parties; party += 2) {
+                const float4 more = four_at(at + party * layout::sums);
+#pragma unroll
+                for (int k = 0; k < 4; ++k) sum[k] += element(more, k);
+            }
+#pragma unroll
+            for (int k = 0; k < 4; ++k) sum[k] += __shfl_xor_sync(0xffffffffu, sum[k], 8);
+            float* const to = which == 0 ? plan.dB : plan.dC;
+            if (!to || n0 * parts + number >= block.state * parts) continue;
+            const int token = tile * tokens + 4 * q + 2 * half;
+            const scan_backward_line line = block.lines[block_type::of_shares * block.pitch_of_lines];
+            float* at_token = to + (line.first + token * line.step + n0 * parts + number);
+#pragma unroll
+            for (int k = 0; k < 2; ++k, at_token += line.step) {
+                if (token + k >= block.count) break;
+                if (General && f.order.data()) {
+                    at_token = to + (block.shares_at(block.position(block.first + token + k)) + n0 * parts + number);
+                }
+                *at_token = half == 0 ? sum[k] : sum[2 + k];
+            }
+        }
+    };
+
+    float over_time[2] = {};  // of dD and ddelta_bias
     for (int tile = tiles; tile-- > 0;) {
-        const bool last = tile + 1 == tiles;
         const unsigned resets = block.bits_of(block.resets, tile), stops = block.bits_of(block.stops, tile);
         const bool open = !block.reset_before(tile * tokens);
-        block.load_tokens(tile);
-        block.prefetch_tokens(tile - 1);
+        const int here = block.count - tile * tokens;
+        wait_for_copies();
+        __syncwarp();
+        block.load_tokens(tile, tile_memory);
+        block.prefetch(tile - 1);
+        __syncthreads();  // maps are there, sums are read
         const float2 steps = tile > 0 ? plan.steps[block.step(tile - 1)] : float2{};
         float along_B[tokens] = {}, along_A[tokens] = {}, p[tokens] = {};  // sums over states
-        // What states have in memory; under way while those before are worked on.
-        typename block_type::pair next_A, next_h, next_start, next_K, next_dA;
-        block.clear(next_start);
-        block.clear(next_dA);
-        const float2 *rates = plan.rates + min(block.c, block.c_last), *h_from = plan.h + block.carried();
+        // What states start with; under way while those before are worked on.
+        const float4* begins = plan.begins + block.carried();
         const float2* starts = plan.starts + block.start(tile);
-        float2 *K_from = plan.K + block.carried(), *dA_from = plan.dA + block.carried();
+        float4 next_begin{};
+        float2 next_start{};
         const auto bring = [&] {
-            block.load(rates, next_A);
-            block.load(h_from, next_h);
-            block.load(K_from, next_K);
-            if (!last) block.load(dA_from, next_dA);
-            if (tile > 0) block.load(starts, next_start);
+            next_begin = *begins;
+            if (tile > 0) next_start = *starts;
         };
         if (block.state > 0) bring();
-        const auto over_states = [&]<bool Full>(std::bool_constant<Full>) {
-            const auto there = [here = block.count - tile * tokens](int j) { return Full || j < here; };
-            for (index n0 = 0; n0 < block.state; n0 += layout::chunk) {
-                block.load_maps(tile, last, n0);
-                const int states = static_cast<int>(min(block.state - n0, index{layout::chunk}));
-                for (int n = 0; n < states; n += together) {
+        // `Whole`: nothing asks whether a token, a state or a channel is there, nor whether dB or dC is asked for.
+        const auto over_states = [&]<bool Whole>(std::bool_constant<Whole>, float4* kept) {
+            for (index n0 = 0; n0 < block.state; n0 += chunk) {
+                if (!few) {
+                    if (n0 > 0) {
+                        __syncthreads();
+                        if (maps) sum_maps(tile, n0 - chunk);
+                    }
+                    block.template load_maps<map_row, 1>(tile * tokens, (tile + 1) * tokens, n0);
+                    __syncthreads();
+                }
+                const int states = static_cast<int>(min(block.state - n0, index{chunk}));
+                for (int n = 0; n < states; n += together, kept += threads) {
                     float A[together][parts], K[together][parts], dA[together][parts];
                     float decay[together][tokens][parts], h[together][tokens + 1][parts];
-                    float2 *const K_to = K_from, *const dA_to = dA_from;
                     // The half of a last pair that is no state may be NaN: 0 times infinity.
-                    const bool both = n0 + n + together <= block.state;
+                    const bool both = Whole || n0 + n + together <= block.state;
                     const auto counts = [both](int s) { return s == 0 || both; };
+                    const auto unpack = [](float first, float second, float(&to)[together][parts]) {
+                        to[0][0] = first;
+                        to[together - 1][parts - 1] = second;
+                    };
+                    const float4 K_and_dA = *kept;
+                    unpack(K_and_dA.x, K_and_dA.y, K);
+                    unpack(K_and_dA.z, K_and_dA.w, dA);
+                    unpack(next_begin.x, next_begin.y, A);
+                    float begin[together][parts], start[together][parts];
+                    unpack(next_begin.z, next_begin.w, begin);
+                    unpack(next_start.x, next_start.y, start);
 #pragma unroll
                     for (int s = 0; s < together; ++s) {
+                        float passed[parts], from_begin[parts];
+                        scan_decay<parts>(steps, A[s], passed);
+                        multiply_add<false>(passed, begin[s], start[s], from_begin);
 #pragma unroll
                         for (int part = 0; part < parts; ++part) {
-                            A[s][part] = next_A[s][part], h[s][0][part] = next_h[s][part];
-                            K[s][part] = next_K[s][part], dA[s][part] = next_dA[s][part];
-                        }
-                        if (tile > 0) {
-                            float passed[parts], from_segment[parts];
-                            scan_decay<parts>(steps, A[s], passed);
-                            multiply_add<false>(passed, h[s][0], next_start[s], from_segment);
-#pragma unroll
-                            for (int part = 0; part < parts; ++part) h[s][0][part] = open ? from_segment[part] : next_start[s][part];
+                            h[s][0][part] = tile == 0 ? begin[s][part] : open ? from_begin[part] : start[s][part];
                         }
                     }
                     if (n0 + n + together < block.state) {
-                        rates += block.dim, h_from += block.dim, K_from += block.dim, dA_from += block.dim, starts += block.dim;
+                        begins += block.dim, starts += block.dim;
                         bring();
                     }
+                    // The state after each token.
+                    const float *const B_of = B + n * parts * map_row + tile * tokens, *const C_of = C + (B_of - B);
 #pragma unroll
-                    for (int s = 0; s < together; ++s) block.run_forward(n + s, tile, A[s], resets, decay[s], h[s]);
+                    for (int s = 0; s < together; ++s) {
+#pragma unroll
+                        for (int q = 0; q < tokens / 4; ++q) {
+                            float4 map[parts];
+#pragma unroll
+                            for (int part = 0; part < parts; ++part) map[part] = four_at(B_of + (s * parts + part) * map_row + 4 * q);
+#pragma unroll
+                            for (int i = 0; i < 4; ++i) {
+                                const int j = 4 * q + i;
+                                scan_decay<parts>(block.d[j], A[s], decay[s][j]);
+                                float in[parts];
+#pragma unroll
+                                for (int part = 0; part < parts; ++part) in[part] = block.x[j] * element(map[part], i);
+                                multiply_add<false>(decay[s][j], h[s][j], in, h[s][j + 1]);
+                                if (General && (resets >> j & 1)) {
+#pragma unroll
+                                    for (int part = 0; part < parts; ++part) h[s][j + 1][part] = in[part];  // 0 times NaN would be NaN
+                                }
+                            }
+                        }
+                    }
 #pragma unroll
                     for (int q = tokens / 4; q-- > 0;) {
-                        float4 B[together][parts], C[together][parts];
-                        float to_B[together][parts][4], to_C[together][parts][4];
+                        float4 B_here[2], C_here[2];
+                        float to_B[2][4], to_C[2][4];  // (together, parts), tokens
 #pragma unroll
-                        for (int s = 0; s < together; ++s) {
-#pragma unroll
-                            for (int part = 0; part < parts; ++part) {
-                                B[s][part] = block.four_of(block.B, n + s, part, tile, q);
-                                C[s][part] = block.four_of(block.C, n + s, part, tile, q);
-                            }
+                        for (int own = 0; own < 2; ++own) {
+                            B_here[own] = four_at(B_of + own * map_row + 4 * q);
+                            C_here[own] = four_at(C_of + own * map_row + 4 * q);
                         }
 #pragma unroll
                         for (int i = 4; i-- > 0;) {
@@ -234,165 +308,126 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                                 float G[parts], w[parts];
 #pragma unroll
                                 for (int part = 0; part < parts; ++part) {
-                                    const float g = part == 0 ? block.g[j] : -block.g[j], C_part = element(C[s][part], i);
+                                    const int own = s * parts + part;
+                                    const float g = part == 0 ? block.g[j] : -block.g[j], C_part = element(C_here[own], i);
                                     G[part] = fmaf(g, C_part, K[s][part]);
-                                    if (counts(s)) along_B[j] = fmaf(G[part], element(B[s][part], i), along_B[j]);
+                                    if (counts(s)) along_B[j] = fmaf(G[part], element(B_here[own], i), along_B[j]);
                                     if (counts(s)) p[j] = fmaf(part == 0 ? C_part : -C_part, h[s][j + 1][part], p[j]);
-                                    to_B[s][part][i] = block.x[j] * G[part];
-                                    to_C[s][part][i] = g * h[s][j + 1][part];
+                                    to_B[own][i] = block.x[j] * G[part];
+                                    to_C[own][i] = g * h[s][j + 1][part];
                                 }
-                                if (!there(j)) continue;
+                                if (!Whole && j >= here) continue;
                                 // w = G conj(exp(d A) h), of the state before the token.
                                 multiply_add<true>(decay[s][j], G, zero, K[s]);
                                 multiply_add<true>(h[s][j], K[s], zero, w);
-                                if (General && (resets >> j & 1)) {
-#pragma unroll
-                                    for (int part = 0; part < parts; ++part) w[part] = 0.0f;
-                                }
+                                const bool reset = General && (resets >> j & 1);
 #pragma unroll
                                 for (int part = 0; part < parts; ++part) {
+                                    if (reset) w[part] = K[s][part] = 0.0f;  // past a reset nothing comes
                                     if (counts(s)) along_A[j] = fmaf(A[s][part], w[part], along_A[j]);
                                     dA[s][part] = fmaf(block.d[j], w[part], dA[s][part]);
                                 }
-                                block.amend(n0 + n + s, tile, j, resets, stops, K[s]);
+                                if (General && (stops >> j & 1)) block.add_snapshots(n0 + n + s, tile * tokens + j, K[s]);
                             }
                         }
-                        if (maps && active) {
+                        if (Whole || (maps && active)) {
 #pragma unroll
-                            for (int s = 0; s < together; ++s) {
-#pragma unroll
-                                for (int part = 0; part < parts; ++part) {
-                                    float* const at = share + (s * 2 * parts + part) * tokens + 4 * q;
-                                    const auto &of_B = to_B[s][part], &of_C = to_C[s][part];
-                                    store_four(at, of_B[0], of_B[1], of_B[2], of_B[3]);
-                                    store_four(at + parts * tokens, of_C[0], of_C[1], of_C[2], of_C[3]);
-                                }
+                            for (int own = 0; own < 2; ++own) {
+                                const auto &of_B = to_B[own], &of_C = to_C[own];
+                                store_four(share + 4 * (2 * q + own), of_B[0], of_B[1], of_B[2], of_B[3]);
+                                store_four(share + 4 * (4 + 2 * q + own), of_C[0], of_C[1], of_C[2], of_C[3]);
                             }
                         }
                     }
-                    block.store(K_to, K);
-                    block.store(dA_to, dA);
-                    if (maps) {
-                        // Four values of every fourth channel, then one of all.
+                    *kept = make_float4(K[0][0], K[together - 1][parts - 1], dA[0][0], dA[together - 1][parts - 1]);
+                    if (Whole || maps) {
+                        // Four values of every fourth channel.
                         __syncwarp();
                         float v[4] = {};
-                        const float* const at = block.rows + (warp * 32 + lane / 8) * row + lane % 8 * 4;
+                        const float* const at = rows + (warp * 32 + lane / 8) * row + lane % 8 * 4;
 #pragma unroll
                         for (int k = 0; k < 8; ++k) {
-                            const float4 own = four_at(at + 4 * k * row);
+                            const float4 own = four_at(at + layout::parties * k * row);
 #pragma unroll
                             for (int i = 0; i < 4; ++i) v[i] += element(own, i);
                         }
                         __syncwarp();
-                        exchange_halves<4>(v, 16);
-                        exchange_halves<2>(v, 8);
-                        sums[n / together * (values + 1) + lane % 8 * 4 + lane / 16 * 2 + lane / 8 % 2] = v[0];
+                        float* const party = sums + (warp * layout::parties + lane / 8) * layout::sums;
+                        const int pair = n / together;
+                        store_four(party + 4 * (lane % 8 * layout::pairs + (pair + lane) % layout::pairs), v[0], v[1], v[2], v[3]);
                     }
-                }
-                if (maps) {
-                    __syncthreads();
-                    constexpr int width = layout::chunk * parts;
-                    const float* const all = block.rows + threads * row;
-                    for (int i = threadIdx.x; i < width * 2 * tokens; i += threads) {
-                        const int n = i % width / parts, part = i % parts, token = i / width % tokens, which = i / width / tokens;
-                        if (n >= states || tile * tokens + token >= block.count) continue;
-                        const int value = ((n % together * 2 + which) * parts + part) * tokens + token;
-                        float sum = 0.0f;
-                        for (int w = 0; w < threads / 32; ++w) sum += all[w * layout::sums + n / together * (values + 1) + value];
-                        float* const to = which == 0 ? plan.dB : plan.dC;
-                        const index t = block.position(block.first + tile * tokens + token);
-                        const index row_of_shares = (block.tile_of_channels * batch + block.b) * block.length + t;
-                        if (to) to[(row_of_shares * block.state + n0 + n) * parts + part] = sum;
-                    }
-                    __syncthreads();
                 }
             }
         };
-        if ((tile + 1) * tokens <= block.count) {
-            over_states(std::true_type{});
+        const bool whole = here >= tokens && maps && block.channels == threads && block.state % together == 0;
+        if (whole && few) {
+            over_states(std::true_type{}, carried_here);
+        } else if (whole) {
+            over_states(std::true_type{}, carried_far);
         } else {
-            over_states(std::false_type{});
+            over_states(std::false_type{}, carried);
         }
 
-        const auto finish = [&]<bool Whole>(std::bool_constant<Whole>) {
-            const typename block_type::items i = block.items_of(tile);
-            typename block_type::element_type u[tokens], delta[tokens], z[tokens], dy[tokens];
-            block.template fetch<Whole>(i, f.u, u);
-            block.template fetch<Whole>(i, f.delta, delta);
-            if (a.dz.data()) {
-                block.template fetch<Whole>(i, f.z, z);
-                block.template fetch<Whole>(i, a.dy, dy);
-            }
-            auto &d = block.d, &dp = block.g;
-            if (!Whole && block.turned) {
-                if (active) {
-                    block.write_own(0, d);
-                    block.write_own(1, dp);
-                    block.write_own(2, along_B);
-                    block.write_own(3, along_A);
-                    block.write_own(4, p);
-                }
-                __syncthreads();
-                block.read_items(i, 0, d);
-                block.read_items(i, 1, dp);
-                block.read_items(i, 2, along_B);
-                block.read_items(i, 3, along_A);
-                block.read_items(i, 4, p);
-            }
-            float skip[tokens], out[tokens];
-            block.template read_channels<Whole>(i, f.delta_bias, out);
-            block.template read_channels<Whole>(i, f.D, skip);
+        // Of a tile that has been worked on, each thread's channel takes what is put out.
+        const auto own = [&](typename block_type::array which) { return block.place(tile_memory, which) + threadIdx.x; };
+        element_type *const u = own(block_type::of_u), *const delta = own(block_type::of_delta), *const z = own(block_type::of_z);
+        const element_type* const dy = own(block_type::of_dy);
+        float du[tokens];
 #pragma unroll
-            for (int k = 0; k < tokens; ++k) {
-                dp[k] *= 1.0f / parts;
-                along_A[k] = fmaf(widened(u[k]), along_B[k], along_A[k]);
-                if (f.delta_softplus) along_A[k] *= sigmoid(widened(delta[k]) + out[k]);
-                // What is not there is not multiplied by 0, which would pass a NaN on.
-                along_A[k] = block.state > 0 ? along_A[k] : 0.0f;
-                out[k] = block.state > 0 ? d[k] * along_B[k] : 0.0f;
-                out[k] = f.D.data() ? fmaf(skip[k], dp[k], out[k]) : out[k];
-            }
-            if (a.ddelta.data()) block.template put<Whole>(i, a.ddelta, along_A);
-            if (a.du.data()) block.template put<Whole>(i, a.du, out);
-            if (a.dz.data()) {
-#pragma unroll
-                for (int k = 0; k < tokens; ++k) {
-                    const float s = sigmoid(widened(z[k]));
-                    const float sum = f.D.data() ? fmaf(skip[k], widened(u[k]), parts * p[k]) : parts * p[k];
-                    out[k] = widened(dy[k]) * sum * s * fmaf(widened(z[k]), 1.0f - s, 1.0f);
-                }
-                block.template put<Whole>(i, a.dz, out);
-            }
-            // Terms of dD and ddelta_bias, for the thread of their channel.
-#pragma unroll
-            for (int k = 0; k < tokens; ++k) {
-                out[k] = Whole || k < i.there ? dp[k] * widened(u[k]) : 0.0f;
-                along_A[k] = Whole || k < i.there ? along_A[k] : 0.0f;
-            }
-            if (!Whole && block.turned) {
-                block.write_items(i, 0, out);
-                block.write_items(i, 1, along_A);
-                __syncthreads();
-                block.read_own(0, out);
-                block.read_own(1, along_A);
-            }
-#pragma unroll
-            for (int k = 0; k < tokens; ++k) {
-                over_time[0] += out[k];
-                over_time[1] += along_A[k];
-            }
-        };
-        if (block.is_whole(tile)) {
-            finish(std::true_type{});
-        } else {
-            finish(std::false_type{});
+        for (int k = 0; k < tokens; ++k) {
+            along_A[k] = fmaf(widened(u[k * pitch]), along_B[k], along_A[k]);
+            du[k] = block.d[k] * along_B[k];
         }
+        if (f.delta_softplus) {
+#pragma unroll
+            for (int k = 0; k < tokens; ++k) along_A[k] *= sigmoid(widened(delta[k * pitch]) + block.bias);
+        }
+        // What is not there is not multiplied by 0, which would pass a NaN on.
+        if (block.state == 0) {
+#pragma unroll
+            for (int k = 0; k < tokens; ++k) along_A[k] = du[k] = 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < tokens; ++k) {
+            block.g[k] *= 1.0f / parts;
+            over_time[0] += k < here ? block.g[k] * widened(u[k * pitch]) : 0.0f;
+            over_time[1] += k < here ? along_A[k] : 0.0f;
+            p[k] *= parts;
+        }
+        if (f.D.data()) {
+#pragma unroll
+            for (int k = 0; k < tokens; ++k) {
+                du[k] = fmaf(skip, block.g[k], du[k]);
+                p[k] = fmaf(skip, widened(u[k * pitch]), p[k]);
+            }
+        }
+        if (a.dz.data()) {
+#pragma unroll
+            for (int k = 0; k < tokens; ++k) {
+                const float gate = widened(z[k * pitch]), s = sigmoid(gate);
+                const float dz = widened(dy[k * pitch]) * p[k] * s * fmaf(gate, 1.0f - s, 1.0f);
+                z[k * pitch] = narrowed<T>(dz);
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < tokens; ++k) {
+            u[k * pitch] = narrowed<T>(du[k]);
+            delta[k * pitch] = narrowed<T>(along_A[k]);
+        }
+        __syncwarp();
+        block.give(tile, tile_memory);
+        if (tile > 0) block.bring(tile - 1, tile_memory);  // each thread where it took from
+        __syncthreads();  // sums are there
+        if (maps && block.state > 0) sum_maps(tile, (block.state - 1) / chunk * chunk);
     }
-    if (active) {
-        float* const to = plan.sums + block.term() * 2 * block.dim + block.c;
-        to[0] = over_time[0];
-        to[block.dim] = over_time[1];
+    if (!active) return;
+    for (index pair = 0; pair < plan.pairs; ++pair) {
+        const float4 K_and_dA = carried[pair * threads];
+        plan.dA[block.carried() + pair * block.dim] = make_float2(K_and_dA.z, K_and_dA.w);
     }
+    float* const to = plan.sums + block.term() * 2 * block.dim + block.c;
+    to[0] = over_time[0];
+    to[block.dim] = over_time[1];
 }
 
 }  // namespace ssmkit::cuda::detail

@@ -6,6 +6,7 @@
 #include <span>
 
 #include <ssmkit/cuda/detail/ssd_chunks.cuh>
+#include <ssmkit/cuda/detail/ssd_warpgroups.cuh>
 
 namespace ssmkit::cuda {
 namespace detail {
@@ -38,7 +39,7 @@ ssd_plan plan_ssd(const ssd_args<T>& a)
     p.strips = (a.u.extent(3) + 63) / 64;
     const index rows = p.sequences * a.u.extent(2) * p.strips, chunks = ssd_chunk_count(a.u.extent(1), ssd_piece);
     if (rows > 0 && !a.cu_seqlens.data()) {
-        p.segments = std::max<index>(1, std::min({index{132 * ssd_resident<T, 128>} / rows, index{64}, (chunks + 1) / 2}));
+        p.segments = std::max<index>(1, std::min({index{132 * ssd_resident<128>} / rows, index{64}, (chunks + 1) / 2}));
     }
     p.segment_chunks = (chunks + p.segments - 1) / p.segments;
     if (p.segments > 1) p.segments = (chunks + p.segment_chunks - 1) / p.segment_chunks;
@@ -55,16 +56,41 @@ inline unsigned ssd_blocks(index blocks)
     return static_cast<unsigned>(blocks);
 }
 
+/// Whether products of warpgroups are made for it where the device has them; they want whole operands.
+template <class T, int State>
+inline constexpr bool ssd_suits_warpgroups = std::is_same_v<T, bfloat16> && State == 128;
+
+template <class T, int State, bool Summary, bool Packed, bool Whole>
+__global__ void __launch_bounds__(ssd_threads, ssd_resident<State>)
+    ssd_chunks_kernel(const __grid_constant__ ssd_args<T> a, const __grid_constant__ ssd_plan plan)
+{
+    if constexpr (Whole && warpgroup_products && ssd_suits_warpgroups<T, State>) {
+        ssd_warpgroup_chunks<State, Summary, Packed>(a, plan);
+    } else {
+        ssd_chunks<T, State, Summary, Packed>(a, plan);
+    }
+}
+
 template <int State, bool Summary, class T>
 void launch_ssd_chunks(const ssd_args<T>& a, const ssd_plan& p, cudaStream_t stream)
 {
     const index blocks = p.sequences * a.u.extent(2) * p.strips * (Summary ? p.segments - 1 : p.segments);
     if (blocks == 0) return;
+    const auto launch = [&](auto kernel, int bytes) {
+        require_success("cuda::ssd", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        kernel<<<ssd_blocks(blocks), ssd_threads, bytes, stream>>>(a, p);
+        require_success("cuda::ssd", cudaGetLastError());
+    };
     constexpr int bytes = ssd_tiles<T, State, Summary>::bytes;
-    const auto kernel = a.seq_idx.data() ? ssd_chunks_kernel<T, State, Summary, true> : ssd_chunks_kernel<T, State, Summary, false>;
-    require_success("cuda::ssd", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    kernel<<<ssd_blocks(blocks), ssd_threads, bytes, stream>>>(a, p);
-    require_success("cuda::ssd", cudaGetLastError());
+    if constexpr (ssd_suits_warpgroups<T, State>) {
+        if (p.vector_u && p.vector_B && p.vector_C && p.vector_y && a.u.extent(3) % 64 == 0 && a.B.extent(3) == State) {
+            constexpr int most = std::max(bytes, ssd_warpgroup_tiles<State, Summary>::bytes);  // whatever the code was compiled for
+            return a.seq_idx.data() ? launch(ssd_chunks_kernel<T, State, Summary, true, true>, most)
+                                    : launch(ssd_chunks_kernel<T, State, Summary, false, true>, most);
+        }
+    }
+    a.seq_idx.data() ? launch(ssd_chunks_kernel<T, State, Summary, true, false>, bytes)
+                     : launch(ssd_chunks_kernel<T, State, Summary, false, false>, bytes);
 }
 
 template <class T>

@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
     const auto load_maps = [&](int strip) {
         const auto one = [&](const view<const T, 4>& from, element* to, bool vectors) {
             if (state > 0) {
-                ssd_load<N, w_row, threads>(to, from.pointer(b, t0, group, strip * N), way * from.stride(1), from.stride(3), left,
+                ssd_load<N, padded_tile<w_row>, threads>(to, from.pointer(b, t0, group, strip * N), way * from.stride(1), from.stride(3), left,
                                             state - strip * N, vectors);
             } else {
                 for (int i = threadIdx.x; i < ssd_piece * N; i += threads) to[i / N * w_row + i % N] = element{};
@@ -171,18 +171,18 @@ __global__ void __launch_bounds__(ssd_gradient_threads, 1)
         const int unit = first_unit + item / state_strips, strip = item % state_strips;
         const int head = unit / strips, p0 = unit % strips * ssd_piece;
         element* const to = stages + stage * tiles::stage;
-        ssd_load<ssd_piece, x_row, threads>(to + tiles::u_at, f.u.pointer(b, t0, head, p0), way * f.u.stride(1), f.u.stride(3), left,
+        ssd_load<ssd_piece, padded_tile<x_row>, threads>(to + tiles::u_at, f.u.pointer(b, t0, head, p0), way * f.u.stride(1), f.u.stride(3), left,
                                             headdim - p0, plan.vector_u);
-        ssd_load<ssd_piece, x_row, threads>(to + tiles::dp_at, a.dy.pointer(b, t0, head, p0), way * a.dy.stride(1), a.dy.stride(3), left,
+        ssd_load<ssd_piece, padded_tile<x_row>, threads>(to + tiles::dp_at, a.dy.pointer(b, t0, head, p0), way * a.dy.stride(1), a.dy.stride(3), left,
                                             headdim - p0, plan.vector_dy);
         const element* const states = static_cast<const element*>(plan.states);
         const index one = (slot * plan.units + unit) * plan.state_strips + strip;
         const index half = plan.slots * plan.units * plan.state_strips;
         if (from_state) {
-            ssd_load<N, h_row, threads>(to + tiles::S_at, states + one * (ssd_piece * N), N, 1, ssd_piece, N, true);
+            ssd_load<N, padded_tile<h_row>, threads>(to + tiles::S_at, states + one * (ssd_piece * N), N, 1, ssd_piece, N, true);
         }
         if (to_state) {
-            ssd_load<N, h_row, threads>(to + tiles::R_at, states + (half + one) * (ssd_piece * N), N, 1, ssd_piece, N, true);
+            ssd_load<N, padded_tile<h_row>, threads>(to + tiles::R_at, states + (half + one) * (ssd_piece * N), N, 1, ssd_piece, N, true);
         }
         const char* const from = reinterpret_cast<const char*>(plan.steps + slot * nheads + head);
         for (int i = threadIdx.x * 16; i < static_cast<int>(sizeof(ssd_backward_steps)); i += threads * 16) {

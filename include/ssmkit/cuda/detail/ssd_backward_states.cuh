@@ -102,9 +102,9 @@ __global__ void __launch_bounds__(ssd_threads, 3) ssd_backward_states_kernel(con
     const auto load = [&](index visit, int stage) {
         const index chunk = chunk_of(visit), first = chunk * ssd_piece, left = length - first, t = place.token(first);
         element* const to = memory + stage * tiles::stage;
-        ssd_load<ssd_piece, tiles::x_row>(to, xs.pointer(b, t, head, p0), way * xs.stride(1), xs.stride(3), left, headdim - p0, vector_x);
+        ssd_load<ssd_piece, padded_tile<tiles::x_row>>(to, xs.pointer(b, t, head, p0), way * xs.stride(1), xs.stride(3), left, headdim - p0, vector_x);
         if (state > 0) {
-            ssd_load<N, tiles::w_row>(to + tiles::w_at, ws.pointer(b, t, group, n0), way * ws.stride(1), ws.stride(3), left, state - n0,
+            ssd_load<N, padded_tile<tiles::w_row>>(to + tiles::w_at, ws.pointer(b, t, group, n0), way * ws.stride(1), ws.stride(3), left, state - n0,
                                       vector_w);
         } else {
             for (int i = threadIdx.x; i < ssd_piece * N; i += ssd_threads) to[tiles::w_at + i / N * tiles::w_row + i % N] = element{};

@@ -37,6 +37,12 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool ther
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 
+__device__ __forceinline__ void copy_async(void* to, const void* from)
+{
+    const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(from) : "memory");
+}
+
 __device__ __forceinline__ void commit_copies()
 {
     asm volatile("cp.async.commit_group;\n" ::: "memory");
@@ -71,8 +77,9 @@ struct bfloat16_products {
 
     __device__ static __forceinline__ std::uint32_t pack(float low, float high)
     {
-        const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-        return std::uint32_t(__bfloat16_as_ushort(both.x)) | std::uint32_t(__bfloat16_as_ushort(both.y)) << 16;
+        std::uint32_t both;  // the intrinsic's halves would be put together once more
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+        return both;
     }
     __device__ static __forceinline__ float low(std::uint32_t both) { return __uint_as_float(both << 16); }
     __device__ static __forceinline__ float high(std::uint32_t both) { return __uint_as_float(both & 0xffff0000u); }

@@ -344,36 +344,52 @@ struct ssd_block {
         }
     };
 
-    /// Makes of C B^T at two tokens `of` C and two of B, `from` and the next, what mixes inputs into outputs: times the decay between
-    /// them and the step, 0 where the input does not reach. `Before`: B's tokens are known to come first.
+    /// And what two others do, a column and the next.
+    struct column_steps {
+        int column;
+        float2 high, low, step;
+        int2 sequence;
+
+        __device__ __forceinline__ column_steps(const ssd_steps& now, int column)
+            : column(column), high(*reinterpret_cast<const float2*>(now.high + column)),
+              low(*reinterpret_cast<const float2*>(now.low + column)), step(*reinterpret_cast<const float2*>(now.step + column)),
+              sequence(Packed ? *reinterpret_cast<const int2*>(now.sequence + column) : int2{})
+        {
+        }
+    };
+
+    /// Makes of C B^T at two tokens `of` C and two `from` B what mixes inputs into outputs: times the decay between them and the step,
+    /// 0 where the input does not reach. `Before`: B's tokens are known to come first.
     template <bool Before>
-    __device__ __forceinline__ static void decay_pairs(float (&m)[4], const ssd_steps& now, const pair_steps& of, int from)
+    __device__ __forceinline__ static void decay_pairs(float (&m)[4], const pair_steps& of, const column_steps& from)
     {
-        const float2 highs = *reinterpret_cast<const float2*>(now.high + from);
-        const float2 lows = *reinterpret_cast<const float2*>(now.low + from);
-        const float2 step = *reinterpret_cast<const float2*>(now.step + from);
-        const int2 sequence = Packed ? *reinterpret_cast<const int2*>(now.sequence + from) : int2{};
 #pragma unroll
         for (int c = 0; c < 4; ++c) {  // without a branch: each would wait for the loads before it
-            const int r = c / 2, that = c % 2 ? sequence.y : sequence.x;
-            const bool reaches = (Before | (from + c % 2 <= of.row + 8 * r)) & (of.sequence[r] >= 0) & (of.sequence[r] == that);
-            const float decay = exp2_fast((of.high[r] - (c % 2 ? highs.y : highs.x)) + (of.low[r] - (c % 2 ? lows.y : lows.x)));
-            m[c] = reaches ? m[c] * (decay * (c % 2 ? step.y : step.x)) : 0.0f;
+            const int r = c / 2, that = c % 2 ? from.sequence.y : from.sequence.x;
+            const bool reaches = (Before | (from.column + c % 2 <= of.row + 8 * r)) & (of.sequence[r] >= 0) & (of.sequence[r] == that);
+            const float high = of.high[r] - (c % 2 ? from.high.y : from.high.x), low = of.low[r] - (c % 2 ? from.low.y : from.low.x);
+            m[c] = reaches ? m[c] * (exp2_fast(high + low) * (c % 2 ? from.step.y : from.step.x)) : 0.0f;
         }
     }
 
     /// What the state before the chunk gives: y, (channel, token), times what is left of it at each token.
-    __device__ __forceinline__ void decay_outputs(float (&y)[8][4], const ssd_steps& now) const
+    __device__ __forceinline__ static void decay_outputs(float (&y)[8][4], const float2 (&in)[8])
     {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            const float2 in = *reinterpret_cast<const float2*>(now.in + 8 * i + pair);
 #pragma unroll
             for (int c = 0; c < 4; ++c) {
-                const float left = c % 2 ? in.y : in.x;
+                const float left = c % 2 ? in[i].y : in[i].x;
                 y[i][c] = Packed && left < 0 ? 0.0f : y[i][c] * left;
             }
         }
+    }
+
+    /// A lane's columns of what the chunk's tokens do: `in` or `out`.
+    __device__ __forceinline__ void load_columns(float2 (&to)[8], const float (&of)[ssd_piece]) const
+    {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) to[i] = *reinterpret_cast<const float2*>(of + 8 * i + pair);
     }
 
     __device__ __forceinline__ static void decay_state(float (&h)[state_tiles][4], float through)
@@ -463,7 +479,7 @@ struct ssd_block {
                 const index far = way * apart * to.stride(1);
 #pragma unroll
                 for (int i = 0; i < rows; ++i, to_row += far) {
-                    if (t0 + apart * i < left) *reinterpret_cast<uint4*>(to_row) = words[i];
+                    if (t0 + apart * i < left) store_sixteen(to_row, words[i]);
                 }
             };
             if (a.y_ungated.data()) store_rows(a.y_ungated);

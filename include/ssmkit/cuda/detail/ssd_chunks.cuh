@@ -45,14 +45,14 @@ __device__ __forceinline__ void ssd_mix(const Block& block, typename Tiles::elem
 #pragma unroll
         for (int j = 2 * From; j < 2 * To; ++j) {
             float(&m)[4] = g[j - 2 * From];
-            const int from = 8 * j + block.pair;
+            const typename Block::column_steps from(now, 8 * j + block.pair);
             if (j < 2 * Last) {
-                Block::template decay_pairs<true>(m, now, of, from);
+                Block::template decay_pairs<true>(m, of, from);
             } else {
-                Block::template decay_pairs<false>(m, now, of, from);
+                Block::template decay_pairs<false>(m, of, from);
             }
-            Products::store_two(M + row * Tiles::M_row + from, m[0], m[1]);
-            Products::store_two(M + (row + 8) * Tiles::M_row + from, m[2], m[3]);
+            Products::store_two(M + row * Tiles::M_row + from.column, m[0], m[1]);
+            Products::store_two(M + (row + 8) * Tiles::M_row + from.column, m[2], m[3]);
         }
     };
     constexpr std::integral_constant<int, 0> zero;
@@ -151,7 +151,9 @@ __device__ __forceinline__ void ssd_chunks(const ssd_args<T>& a, const ssd_plan&
                         products::multiply(y[2 * i], y[2 * i + 1], s, products::right_rows(C, tiles::C_row, 16 * i, k * depth, lane));
                     }
                 }
-                block.decay_outputs(y, now);
+                float2 in[8];
+                block.load_columns(in, now.in);
+                block.decay_outputs(y, in);
                 if (!clean) __syncthreads();  // M is there
 #pragma unroll
                 for (int k = 0; k < token_terms; ++k) {

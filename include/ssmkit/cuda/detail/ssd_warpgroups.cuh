@@ -98,6 +98,7 @@ __device__ __forceinline__ void ssd_warpgroup_chunks(const ssd_args<bfloat16>& a
 
         left_operand inputs[4];
         float y[8][4] = {};
+        float2 out[8];
         bool finite = true;
         if constexpr (!Summary) {
             if (more) load(first + ssd_piece, half ^ 1);
@@ -116,32 +117,35 @@ __device__ __forceinline__ void ssd_warpgroup_chunks(const ssd_args<bfloat16>& a
 #pragma unroll
             for (int k = 0; k < State / 16; ++k) multiply_tile(y, states[k], term_columns<ssd_piece>(C_there, k), k > 0);
             end_products();
-            load_inputs(inputs, block, u);
-
-            wait_for_products<1>(g);
+            // What comes from shared memory is asked for before it is waited for something else.
             const typename block_type::pair_steps of(now, 16 * warp + block.own);
+            typename block_type::column_steps from(now, block.pair);
+            wait_for_products<1>(g);
             bfloat16* const M_row = M + tile::far(16 * warp + lane % 16);
 #pragma unroll
-            for (int j = 0; j < 8; j += 2) {
+            for (int j = 0; j < 8; ++j) {
                 if (j / 2 > warp) break;
-#pragma unroll
-                for (int i = j; i < j + 2; ++i) {
-                    if (j / 2 < warp) {
-                        block.template decay_pairs<true>(g[i], now, of, 8 * i + block.pair);
-                    } else {
-                        block.template decay_pairs<false>(g[i], now, of, 8 * i + block.pair);
-                    }
+                const typename block_type::column_steps here = from;
+                if (j < 7) from = typename block_type::column_steps(now, 8 * (j + 1) + block.pair);
+                if (j / 2 < warp) {
+                    block.template decay_pairs<true>(g[j], of, here);
+                } else {
+                    block.template decay_pairs<false>(g[j], of, here);
                 }
+                if (j % 2 == 0) continue;
                 const left_operand m = bfloat16_products::left_sums(g, j / 2);
-                store_matrices<false>(M_row + ((j + lane / 16) ^ (lane % 8)) * 8, m.v[0], m.v[1], m.v[2], m.v[3]);
+                store_matrices<false>(M_row + ((j - 1 + lane / 16) ^ (lane % 8)) * 8, m.v[0], m.v[1], m.v[2], m.v[3]);
             }
+            load_inputs(inputs, block, u);
+            float2 in[8];
+            block.load_columns(in, now.in);
             if (warp == 0 && more) stepper.prepare(steps[half ^ 1], first + ssd_piece);
             publish_tiles();
             // Products with M's zeros would turn a NaN of an input into one of tokens before it: inputs that are not finite are left out
             // and reach the outputs by their places.
             finite = !__syncthreads_or(any_not_finite(inputs));
             wait_for_products<0>(y);
-            block.decay_outputs(y, now);
+            block.decay_outputs(y, in);
             left_operand finite_inputs[4];
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
@@ -151,6 +155,7 @@ __device__ __forceinline__ void ssd_warpgroup_chunks(const ssd_args<bfloat16>& a
                 }
             }
             const operand_descriptor M_there = describe(M, panel_bytes);
+            block.load_columns(out, now.out);
             begin_products();
 #pragma unroll
             for (int k = 0; k < 4; ++k) multiply_tile(y, finite_inputs[k], term_columns<ssd_piece>(M_there, k), true);
@@ -162,6 +167,7 @@ __device__ __forceinline__ void ssd_warpgroup_chunks(const ssd_args<bfloat16>& a
                 stepper.prepare(steps[half ^ 1], first + ssd_piece);
             }
             load_inputs(inputs, block, u);
+            block.load_columns(out, now.out);
         }
 
         if constexpr (Packed) {
@@ -174,8 +180,10 @@ __device__ __forceinline__ void ssd_warpgroup_chunks(const ssd_args<bfloat16>& a
         left_operand kept[4];
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-            kept[k] = bfloat16_products::map(inputs[k], lane, [&](float v, int at) {
-                return Packed ? weighted(v, now.out[16 * k + at]) : v * now.out[16 * k + at];
+            kept[k] = bfloat16_products::map(inputs[k], 0, [&](float v, int at) {
+                const float2 weights = out[2 * k + at / 8];
+                const float weight = at % 2 ? weights.y : weights.x;
+                return Packed ? weighted(v, weight) : v * weight;
             });
         }
         begin_products();

@@ -43,6 +43,12 @@ __device__ __forceinline__ void copy_async(void* to, const void* from)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(from) : "memory");
 }
 
+/// The compiler takes some stores of sixteen bytes apart.
+__device__ __forceinline__ void store_sixteen(void* to, const uint4& word)
+{
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(to), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w) : "memory");
+}
+
 __device__ __forceinline__ void commit_copies()
 {
     asm volatile("cp.async.commit_group;\n" ::: "memory");

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -68,6 +69,36 @@ TEMPLATE_TEST_CASE("cuda::selective_scan_backward: every width, length and state
     }
 }
 
+TEMPLATE_TEST_CASE("cuda::selective_scan_backward: whole tiles of whole blocks, in words or not", "", f32, bf16, complex_f32)
+{
+    for (const index dim : {32, 256}) {
+        for (const index state : {2, 16, 34}) {
+            for (const layout form : {layout::row_major, layout::time_contiguous, layout::unaligned}) {
+                scan_setup s{.batch = 2, .length = 136, .dim = dim, .state = state};
+                s.groups_of_C = dim == 32 ? 1 : 2;
+                s.D = s.z = s.delta_softplus = s.delta_bias = s.initial_state = true;
+                s.reverse = state == 16;
+                s.inputs = s.outputs = form;
+                const worst_gradient worst = against_reference(scan_backward_problem<TestType>(s));
+                CAPTURE(s.text(), worst.name);
+                REQUIRE(worst.error <= 1);
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("cuda::selective_scan_backward: long segments, where there are many of them", "", f32, bf16, complex_f32)
+{
+    scan_setup whole{.batch = 64, .length = 136, .dim = 256, .state = 2, .groups_of_B = 8, .groups_of_C = 8};
+    scan_setup odd{.batch = 9, .length = 199, .dim = 64, .state = 3, .groups_of_B = 64, .groups_of_C = 64};
+    for (scan_setup& s : {std::ref(whole), std::ref(odd)}) {
+        s.D = s.z = s.delta_softplus = s.initial_state = true;
+        const worst_gradient worst = against_reference(scan_backward_problem<TestType>(s));
+        CAPTURE(s.text(), worst.name);
+        CHECK(worst.error <= 1);
+    }
+}
+
 TEMPLATE_TEST_CASE("cuda::selective_scan_backward: the same bits from run to run", "", f32, bf16)
 {
     scan_setup s{.batch = 2, .length = 200, .dim = 70, .state = 16};
@@ -108,14 +139,18 @@ TEMPLATE_TEST_CASE("cuda::selective_scan_backward: an infinite step forgets the 
 
 TEMPLATE_TEST_CASE("cuda::selective_scan_backward: a NaN of the last token's input does not reach dA", "", f32, complex_f32)
 {
-    for (const index length : {1, 7, 8, 65}) {
-        scan_setup s{.batch = 1, .length = length, .dim = 3, .state = 2};
-        const scan_backward_problem<TestType> p(s, false);
-        p.forward.u(0, length - 1, 1) = quiet_nan<float>();
-        run_on_device(p.args());
-        CAPTURE(length);
-        for_each_index(p.dA.view(), [&](auto... i) { CHECK(!is_nan(p.dA(i...))); });
-        CHECK(is_nan(p.ddelta(0, length - 1, 1)));
+    for (const index dim : {3, 32}) {
+        for (const index length : {1, 7, 8, 65}) {
+            scan_setup s{.batch = 1, .length = length, .dim = dim, .state = 2};
+            const scan_backward_problem<TestType> p(s, false);
+            p.forward.u(0, length - 1, 1) = quiet_nan<float>();
+            run_on_device(p.args());
+            CAPTURE(dim, length);
+            for_each_index(p.dA.view(), [&](auto... i) { CHECK(!is_nan(p.dA(i...))); });
+            for_each_index(p.ddelta.view(), [&](index b, index t, index c) {
+                CHECK(is_nan(p.ddelta(b, t, c)) == (t == length - 1 && c == 1));
+            });
+        }
     }
 }
 

@@ -11,10 +11,10 @@
 
 namespace ssmkit::cuda {
 
-/// Bytes of the device's memory that selective_scan_backward needs beside its arguments, of any alignment: for every channel twelve
-/// states (in pairs; fourteen where there are more than 16) and 18 numbers every 64 tokens, and, for dB and for dC each, (batch,
-/// length, state) numbers for every 128 of the channels that share a group of B and one of C, or for what there are of them. Complex
-/// states are two numbers.
+/// Bytes of the device's memory that selective_scan_backward needs beside its arguments, of any alignment: for every channel at
+/// most twelve states (in pairs; fourteen where there are more than 16) and 18 numbers every 64 tokens, and, for dB and for dC
+/// each, (batch, length, state) numbers for every 128 of the channels that share a group of B and one of C, or for what there are
+/// of them. Complex states are two numbers.
 template <class T, class Param>
 std::size_t selective_scan_backward_workspace_size(const selective_scan_backward_args<T, Param>& a)
 {
@@ -28,10 +28,10 @@ std::size_t selective_scan_backward_workspace_size(const selective_scan_backward
 /// workspace is too small, and cuda::error if a launch fails; the values of order and snapshot_after are trusted. Results are
 /// the same bit for bit from run to run: every sum has its order.
 ///
-/// A mode that grows more than 2^128-fold within 64 tokens is beyond float and gives NaN.
+/// A mode that grows more than 2^128-fold within 128 tokens is beyond float and gives NaN.
 ///
-/// Time is cut into segments of 64 tokens, so that short batches fill the device too. Each state and token has two exponentials,
-/// 16 a cycle and multiprocessor; some forty other instructions beside each state and token bind instead, of 128 a cycle.
+/// Time is cut into segments of 64 or 128 tokens, so that short batches fill the device too. Each state and token has two
+/// exponentials, 16 a cycle and multiprocessor; some forty other instructions beside each state and token bind instead, of 128.
 template <class T, class Param>
 void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, std::span<std::byte> workspace, cudaStream_t stream)
 {
@@ -55,7 +55,6 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     };
     const auto run = [&]<bool General>(std::bool_constant<General>) {
         const index blocks = terms * plan.blocks;
-        launch(scan_backward_rates_kernel<T, Param>, (plan.pairs * dim + 127) / 128, 128, 0);
         launch(scan_backward_carry_kernel<General, T, Param>, blocks * plan.chunks, plan.threads,
                layout::template carry_bytes<T>);
         launch(scan_backward_chain_kernel<T, Param>, (batch * plan.pairs * dim + 127) / 128, 128, 0);
@@ -66,33 +65,33 @@ void selective_scan_backward(const selective_scan_backward_args<T, Param>& a, st
     } else {
         run(std::false_type{});
     }
-    const dim3 rows_block(32, 8);
-    const auto rows_grid = [](index count) { return static_cast<unsigned>((count + 31) / 32); };
-    if (a.dA.data() && dim * state > 0) {
-        sum_rates_kernel<Param><<<rows_grid(2 * plan.pairs * dim), rows_block, 0, stream>>>(plan, terms, a.dA);
+    const index blocks_of_sum = (dim + 31) / 32;
+    const index sums = (a.dA.data() ? (2 * plan.pairs * dim + 31) / 32 : 0) + (a.dD.data() ? blocks_of_sum : 0) +
+                       (a.ddelta_bias.data() ? blocks_of_sum : 0);
+    if (sums > 0) {
+        sum_terms_kernel<<<static_cast<unsigned>(sums), dim3(32, 8), 0, stream>>>(plan, terms, dim, a.dA, a.dD, a.ddelta_bias);
     }
-    if (a.dD.data() && dim > 0) sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 0, a.dD);
-    if (a.ddelta_bias.data() && dim > 0) {
-        sum_channels_kernel<<<rows_grid(dim), rows_block, 0, stream>>>(plan, terms, 1, a.ddelta_bias);
-    }
-    const auto sum_maps = [&](const float* shares, const view<Param, 4>& to) {
+    sum_of_maps<Param> maps[2];
+    unsigned asked = 0;
+    index most = 0;
+    bool wide = false;
+    const auto add = [&](const float* shares, const view<Param, 4>& to) {
         if (!to.data()) return;
         index count = state * layout::parts;
-        bool wide = false;
         for (int axis = 0; axis < 3; ++axis) {
             count *= to.stride(axis) == 0 ? 1 : to.extent(axis);
             wide = wide || (to.stride(axis) == 0 && to.extent(axis) > 1);
         }
-        if (count == 0) return;
-        const unsigned maps_grid = static_cast<unsigned>(std::min<index>((count * (wide ? 32 : 1) + 255) / 256, 1 << 20));
-        if (wide) {
-            sum_maps_kernel<true><<<maps_grid, 256, 0, stream>>>(shares, plan.blocks, to);
-        } else {
-            sum_maps_kernel<false><<<maps_grid, 256, 0, stream>>>(shares, plan.blocks, to);
-        }
+        if (count > 0) maps[asked++] = {shares, to};
+        most = std::max(most, count);
     };
-    sum_maps(plan.dB, a.dB);
-    sum_maps(plan.dC, a.dC);
+    add(plan.dB, a.dB);
+    add(plan.dC, a.dC);
+    if (asked > 0) {
+        const dim3 grid(static_cast<unsigned>(std::min<index>((most * (wide ? 32 : 1) + 255) / 256, 1 << 20)), asked);
+        const auto kernel = wide ? sum_maps_kernel<true, Param> : sum_maps_kernel<false, Param>;
+        kernel<<<grid, 256, 0, stream>>>(maps[0], maps[1], plan.blocks);
+    }
     require_success(op, cudaGetLastError());
 }
 

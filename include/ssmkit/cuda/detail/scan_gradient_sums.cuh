@@ -23,15 +23,16 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     if (i >= batch * plan.pairs * dim) return;
     const index c = i % dim, n = i / dim % plan.pairs * together, b = i / dim / plan.pairs, stride = plan.pairs * dim;
     const index start = b * plan.segments * stride + i % stride;
-    const float2* const steps = plan.steps + (b * plan.segments * layout::tiles + layout::tiles - 1) * dim + c;
+    const float2* const steps = plan.steps + (b * plan.segments * plan.tiles + plan.tiles - 1) * dim + c;
     const std::uint32_t* const severed = plan.severed + b * plan.segments;
     using pair = float[together][parts];
     const auto parts_of = [](const float2& both, pair& to) {
         to[0][0] = both.x;
         to[together - 1][parts - 1] = both.y;
     };
+    const float2 rates = rate_pair(f.A, c, i / dim % plan.pairs);
     pair A, x = {};
-    parts_of(plan.rates[i % stride], A);
+    parts_of(rates, A);
     // put(place, ...) gets what comes to each segment.
     const auto walk = [&]<bool Back>(std::bool_constant<Back>, const float2* values, auto put) {
         for (index first = 0; first < plan.segments; first += ahead) {
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
                 if (first + k >= plan.segments) break;
                 const index segment = Back ? plan.segments - 1 - first - k : first + k;
                 cut[k] = severed[segment] != 0;
-                step[k] = steps[segment * layout::tiles * dim];
+                step[k] = steps[segment * plan.tiles * dim];
                 own[k] = values[start + segment * stride];
             }
 #pragma unroll
@@ -74,7 +75,6 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     };
     const auto add = [](float& to, float from) { to += from; };
     if (f.initial_state.data()) for_each_part(f.initial_state, add);
-    const float2 rates = plan.rates[i % stride];
     walk(std::false_type{}, plan.h, [&](index at, float x, float y) { plan.begins[at] = make_float4(rates.x, rates.y, x, y); });
 #pragma unroll
     for (int s = 0; s < together; ++s) {
@@ -105,12 +105,12 @@ __global__ void __launch_bounds__(128) scan_backward_chain_kernel(const __grid_c
     }
 }
 
-/// Rows of a sum, in a fixed order: to_store(i, sum of from[k * stride + i] over k < terms), i < count.
+/// A block's part of the sum of rows, in a fixed order: to_store(i, sum of from[k * stride + i] over k < terms), i < count.
 template <int Rows, class Store>
-__device__ void sum_rows(const float* from, index terms, index stride, index count, Store to_store)
+__device__ void sum_rows(index block, const float* from, index terms, index stride, index count, Store to_store)
 {
     __shared__ float partial[Rows][32];
-    const index i = blockIdx.x * index{32} + threadIdx.x;
+    const index i = block * 32 + threadIdx.x;
     float sum = 0.0f;
     if (i < count) {
 #pragma unroll 4
@@ -123,33 +123,50 @@ __device__ void sum_rows(const float* from, index terms, index stride, index cou
     to_store(i, sum);
 }
 
-/// dA from the segments' shares.
-template <class Param>
-__global__ void __launch_bounds__(256) sum_rates_kernel(const __grid_constant__ scan_backward_plan plan, index terms,
-                                                        const __grid_constant__ view<Param, 2> dA)
+/// dA, dD and ddelta_bias from the segments' shares: blocks for those that are asked for, one after the other.
+template <class Param, class Sum>
+__global__ void __launch_bounds__(256) sum_terms_kernel(const __grid_constant__ scan_backward_plan plan, index terms, index dim,
+                                                        const __grid_constant__ view<Param, 2> dA,
+                                                        const __grid_constant__ view<Sum, 1> dD,
+                                                        const __grid_constant__ view<Sum, 1> ddelta_bias)
 {
     constexpr int together = scan_backward_layout<Param>::together;
-    const index dim = dA.extent(0), count = 2 * plan.pairs * dim;
-    sum_rows<8>(reinterpret_cast<const float*>(plan.dA), terms, count, count, [&](index i, float sum) {
-        const index c = i / 2 % dim, n = i / 2 / dim * together + (together == 2 ? i % 2 : 0);
-        if (n < dA.extent(1)) reinterpret_cast<float*>(dA.pointer(c, n))[together == 2 ? 0 : i % 2] = sum;
+    const index count = 2 * plan.pairs * dim, blocks_of_dA = dA.data() ? (count + 31) / 32 : 0, blocks_of_sum = (dim + 31) / 32;
+    index block = blockIdx.x;
+    if (block < blocks_of_dA) {
+        sum_rows<8>(block, reinterpret_cast<const float*>(plan.dA), terms, count, count, [&](index i, float sum) {
+            const index c = i / 2 % dim, n = i / 2 / dim * together + (together == 2 ? i % 2 : 0);
+            if (n < dA.extent(1)) reinterpret_cast<float*>(dA.pointer(c, n))[together == 2 ? 0 : i % 2] = sum;
+        });
+        return;
+    }
+    block -= blocks_of_dA;
+    const bool of_dD = dD.data() && block < blocks_of_sum;
+    if (dD.data() && !of_dD) block -= blocks_of_sum;
+    sum_rows<8>(block, plan.sums + (of_dD ? 0 : dim), terms, 2 * dim, dim, [&](index i, float sum) {
+        if (of_dD) {
+            dD[i] = sum;
+        } else {
+            ddelta_bias[i] = sum;
+        }
     });
 }
 
-/// dD or ddelta_bias, the `which`-th of the segments' sums.
-template <class Sum>
-__global__ void __launch_bounds__(256) sum_channels_kernel(const __grid_constant__ scan_backward_plan plan, index terms, int which,
-                                                           const __grid_constant__ view<Sum, 1> to)
-{
-    const index dim = to.extent(0);
-    sum_rows<8>(plan.sums + which * dim, terms, 2 * dim, dim, [&](index i, float sum) { to[i] = sum; });
-}
+/// dB or dC, and the shares of it.
+template <class Param>
+struct sum_of_maps {
+    const float* shares;
+    view<Param, 4> to;
+};
 
-/// dB or dC from the blocks' shares: over the tiles of a group and every axis along which the gradient has stride 0, in a fixed
-/// order. `Wide`: a warp shares an element's sum.
+/// dB or dC, the blockIdx.y-th of both, from the blocks' shares: over the tiles of a group and every axis along which the gradient
+/// has stride 0, in a fixed order. `Wide`: a warp shares an element's sum.
 template <bool Wide, class Param>
-__global__ void __launch_bounds__(256) sum_maps_kernel(const float* shares, index tiles, const __grid_constant__ view<Param, 4> to)
+__global__ void __launch_bounds__(256) sum_maps_kernel(const __grid_constant__ sum_of_maps<Param> first,
+                                                       const __grid_constant__ sum_of_maps<Param> second, index tiles)
 {
+    const float* const shares = blockIdx.y == 0 ? first.shares : second.shares;
+    const view<Param, 4>& to = blockIdx.y == 0 ? first.to : second.to;
     constexpr int parts = ssmkit::detail::is_complex<Param> ? 2 : 1, width = Wide ? 32 : 1;
     const index batch = to.extent(0), length = to.extent(1), groups = to.extent(2), row = to.extent(3) * parts;
     const index tiles_of_group = tiles / groups;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <numeric>
 #include <type_traits>
 
@@ -19,9 +20,9 @@ template <class Param>
 struct scan_backward_layout {
     static constexpr int parts = ssmkit::detail::is_complex<Param> ? 2 : 1;
     static constexpr int together = 2 / parts;                             // states that the main pass works on at a time
-    static constexpr int tokens = 8, tiles = 8, segment = tiles * tokens;  // of a tile; of a segment, and its tokens
-    static constexpr int width = 16, chunk = width / parts, pairs = width / 2;  // states whose B and C lie in shared memory together
-    static constexpr int map_row = segment + 4, map = width * map_row;
+    static constexpr int tokens = 8, window = 64;                          // of a tile; whose B and C lie in shared memory together
+    static constexpr int width = 16, chunk = width / parts, pairs = width / 2;  // states of which they do
+    static constexpr int map_row = window + 4, map = width * map_row;
     static constexpr int values = together * 2 * parts * tokens;  // a channel's shares of dB and dC, of the states that go together
     static constexpr int row = values + 4;                        // eight threads write 16 bytes each without conflicts
     static constexpr int parties = 4, sums = pairs * values;      // a warp's channels are summed in so many parties
@@ -37,7 +38,7 @@ struct scan_backward_layout {
     /// Shared memory: lines, maps and two tiles; maps, a row a thread, the warps' sums, what threads carry from tile to tile, and a
     /// tile. There lines lie between rows.
     template <class T>
-    static constexpr int carry_bytes = 16 * lines + 4 * 2 * segment * width + 2 * tile_bytes<T>;
+    static constexpr int carry_bytes = 16 * lines + 4 * 2 * window * width + 2 * tile_bytes<T>;
     static constexpr int carried_bytes(int threads) { return 16 * pairs * threads; }
     template <class T>
     static constexpr int main_bytes(int threads)
@@ -49,7 +50,8 @@ static_assert(3 * (scan_backward_layout<float>::main_bytes<float>(128) + 1024) <
 
 /// How the work is cut, and what lies in the workspace.
 struct scan_backward_plan {
-    index segments = 0;        ///< of the sequence, scan_backward_layout::segment tokens each
+    int tiles = 0;             ///< of a segment
+    index segments = 0;        ///< of the sequence
     index unit = 0;            ///< channels that share their group of B and that of C
     index sharing_B = 0, sharing_C = 0;  ///< channels of a group
     int threads = 0;           ///< of a block: so many channels of a unit at most
@@ -58,8 +60,7 @@ struct scan_backward_plan {
     index pairs = 0;           ///< of two states, or of a complex state's parts, side by side; a last one may be half there
     index chunks = 0;          ///< of the states, scan_backward_layout::chunk each
     bool words = false;        ///< all arrays (batch, length, dim) may be accessed in words of 16 bytes along the channels
-    // Each (batch, segments, ...), but for the rates and the shares of dB and dC:
-    float2* rates = nullptr;             ///< (pairs, dim): A
+    // Each (batch, segments, ...), but for the shares of dB and dC:
     float2* starts = nullptr;            ///< (tiles - 1, pairs, dim): the state before a tile, from zero before its segment
     float2* h = nullptr;                 ///< (pairs, dim): a segment's last state from zero
     float4* begins = nullptr;            ///< (pairs, dim): A, and the state that a segment starts with
@@ -79,7 +80,6 @@ std::size_t plan_scan_backward(const selective_scan_backward_args<T, Param>& a, 
     using layout = scan_backward_layout<Param>;
     const auto& f = a.forward;
     const index batch = f.u.extent(0), length = f.u.extent(1), dim = f.u.extent(2), state = f.A.extent(1) * layout::parts;
-    plan.segments = (length + layout::segment - 1) / layout::segment;
     if (dim > 0) {
         plan.sharing_B = dim / f.B.extent(2);
         plan.sharing_C = dim / f.C.extent(2);
@@ -88,9 +88,15 @@ std::size_t plan_scan_backward(const selective_scan_backward_args<T, Param>& a, 
         plan.blocks_of_unit = (plan.unit + plan.threads - 1) / plan.threads;
         plan.blocks = dim / plan.unit * plan.blocks_of_unit;
     }
+    // Long segments have fewer ends to work on, where there are enough of them for every multiprocessor; masks have 64 bits.
+    const bool masks = f.reset.data() || a.dsnapshots.data();
+    const auto segments = [length](int tiles) { return (length + tiles * layout::tokens - 1) / (tiles * layout::tokens); };
+    plan.tiles = !masks && batch * segments(16) * plan.blocks >= 1024 ? 16 : 8;
+    plan.segments = segments(plan.tiles);
     plan.pairs = (state + 1) / 2;
     plan.chunks = (state + layout::width - 1) / layout::width;
-    const auto words = [](const auto& v) { return !v.data() || in_words(v, 2, wide<T>); };
+    // Within a segment 32 bits hold the way along words.
+    const auto words = [](const auto& v) { return !v.data() || (in_words(v, 2, wide<T>) && std::abs(v.stride(1)) < 1 << 23); };
     plan.words = !f.order.data() && plan.unit % wide<T> == 0 && words(f.u) && words(f.delta) && words(f.z) && words(a.dy) &&
                  words(a.du) && words(a.ddelta) && words(a.dz);
     if (memory) memory += (~reinterpret_cast<std::uintptr_t>(memory) + 1) % 16;
@@ -100,19 +106,37 @@ std::size_t plan_scan_backward(const selective_scan_backward_args<T, Param>& a, 
         bytes += (sizeof(*p) * static_cast<std::size_t>(count) + 255) / 256 * 256;
     };
     const index terms = batch * plan.segments, shares = plan.blocks * batch * length * state, carried = plan.pairs * dim;
-    take(plan.rates, carried);
-    take(plan.starts, terms * (layout::tiles - 1) * carried);
+    take(plan.starts, terms * (plan.tiles - 1) * carried);
     take(plan.h, terms * carried);
     take(plan.begins, terms * carried);
     take(plan.K, terms * carried);
     take(plan.dA, terms * carried);
     take(plan.carried, plan.chunks > 1 ? terms * plan.blocks * plan.pairs * plan.threads : 0);
-    take(plan.steps, terms * layout::tiles * dim);
+    take(plan.steps, terms * plan.tiles * dim);
     take(plan.sums, terms * 2 * dim);
     take(plan.severed, terms);
     take(plan.dB, a.dB.data() ? shares : 0);
     take(plan.dC, a.dC.data() ? shares : 0);
     return bytes;
+}
+
+/// Has the compiler keep what it would rather compute again.
+__device__ __forceinline__ index kept(index i)
+{
+    asm volatile("" : "+l"(i));
+    return i;
+}
+
+/// Two states' A, or a complex one; zero for a state that is not there.
+template <class Param>
+__device__ __forceinline__ float2 rate_pair(const view<const Param, 2>& A, index c, index pair)
+{
+    if constexpr (ssmkit::detail::is_complex<Param>) {
+        const float* const at = reinterpret_cast<const float*>(A.pointer(c, pair));
+        return make_float2(at[0], at[1]);
+    } else {
+        return make_float2(A(c, 2 * pair), 2 * pair + 1 < A.extent(1) ? A(c, 2 * pair + 1) : 0.0f);
+    }
 }
 
 /// exp(d A): complex numbers as pairs.
@@ -199,8 +223,8 @@ struct scan_backward_block {
     // Of a tile: steps, steps times inputs, gradients of p (twice that of complex states).
     float d[tokens], x[tokens], g[tokens];
 
-    __device__ scan_backward_block(const selective_scan_backward_args<T, Param>& args, const scan_backward_plan& p, float* B, float* C,
-                                   float* first_line, int pitch_of_lines)
+    __device__ scan_backward_block(const selective_scan_backward_args<T, Param>& args, const scan_backward_plan& p, float* B,
+                                   float* C, float* first_line, int pitch_of_lines)
         : a(args), plan(p), threads(p.threads), B(B), C(C),
           lines(reinterpret_cast<scan_backward_line*>(first_line)), pitch_of_lines(pitch_of_lines)
     {
@@ -217,8 +241,8 @@ struct scan_backward_block {
         segment = next_axis(plan.segments);
         b = next_axis(f.u.extent(0));
         chunk = i;
-        first = segment * layout::segment;
-        count = static_cast<int>(min(length - first, index{layout::segment}));
+        first = segment * plan.tiles * tokens;
+        count = static_cast<int>(min(length - first, index{plan.tiles * tokens}));
         const index unit = static_cast<unsigned>(tile_of_channels) / static_cast<unsigned>(plan.blocks_of_unit);
         const index within = (tile_of_channels - unit * plan.blocks_of_unit) * threads;
         c0 = unit * plan.unit + within;
@@ -241,7 +265,7 @@ struct scan_backward_block {
         if constexpr (General) {
             if (f.reset.data()) {
                 // Each warp asks for itself.
-                for (int word = 0; word < layout::segment / 32; ++word) {
+                for (int word = 0; word < 2; ++word) {
                     const int token = 32 * word + threadIdx.x % 32;
                     const bool here = token < count && f.reset(b, visited(f, first + token)) != 0;
                     resets |= std::uint64_t{__ballot_sync(0xffffffffu, here)} << (32 * word);
@@ -260,11 +284,8 @@ struct scan_backward_block {
     __device__ index term() const { return b * plan.segments + segment; }
     /// Of the arrays (batch, segments, pairs, dim), this thread's channel.
     __device__ index carried() const { return term() * plan.pairs * dim + min(c, c_last); }
-    __device__ index start(int tile) const
-    {
-        return (term() * (layout::tiles - 1) + max(tile, 1) - 1) * plan.pairs * dim + min(c, c_last);
-    }
-    __device__ index step(int tile) const { return (term() * layout::tiles + tile) * dim + min(c, c_last); }
+    __device__ index start(int tile) const { return (term() * (plan.tiles - 1) + tile - 1) * plan.pairs * dim + min(c, c_last); }
+    __device__ index step(int tile) const { return (term() * plan.tiles + tile) * dim + min(c, c_last); }
     __device__ bool reset_before(int token) const { return General && (resets & ((std::uint64_t{1} << token) - 1)) != 0; }
     __device__ unsigned bits_of(std::uint64_t mask, int tile) const
     {
@@ -288,7 +309,8 @@ struct scan_backward_block {
 #pragma unroll
         for (int k = 0; k < tokens / word; ++k) {
             const int token = thread % 32 / row + k * word, step = tile * tokens + token;
-            f(v.data() + (line.first + step * line.step + channel), token * pitch + channel, step < count && channel < channels);
+            U* const at = v.data() + line.first + (step * static_cast<int>(line.step) + channel);
+            f(at, token * pitch + channel, step < count && channel < channels);
         }
     }
     /// The same by elements; neighbouring threads have neighbouring tokens where those are contiguous, else channels.
@@ -344,7 +366,8 @@ struct scan_backward_block {
             if (plan.words) {
                 for_each_word(tile, v, which, [&](const T* from, int at, bool there) { copy_async(all + at, from, there); });
             } else {
-                for_each_element(tile, v, which, [&](const T* from, int at, bool there) { all[at] = there ? *from : element_type{}; });
+                for_each_element(tile, v, which,
+                                 [&](const T* from, int at, bool there) { all[at] = there ? *from : element_type{}; });
             }
         });
         commit_copies();
@@ -399,8 +422,8 @@ struct scan_backward_block {
         }
     }
 
-    /// B and C of a chunk of states from n0 on, at tokens `from` to `to`; zeros where nothing is there. `Own` lies between states and
-    /// parts, `Token` between tokens.
+    /// B and C of a chunk of states from n0 on, at tokens `from` to `to` of a window; zeros where nothing is there. `Own` lies
+    /// between states and parts, `Token` between tokens.
     template <int Own, int Token>
     __device__ __forceinline__ void load_maps(int from, int to, index n0) const
     {
@@ -424,8 +447,8 @@ struct scan_backward_block {
         for (int token = start; token < to; token += apart, of_B += far_B, of_C += far_C) {
             if (General && f.order.data()) of_B = place(f.B, group_of_B, token), of_C = place(f.C, group_of_C, token);
             const bool there = n < state && token < count;
-            B[own * Own + token * Token] = there ? value(of_B) : 0.0f;
-            C[own * Own + token * Token] = there ? value(of_C) : 0.0f;
+            B[own * Own + token % layout::window * Token] = there ? value(of_B) : 0.0f;
+            C[own * Own + token % layout::window * Token] = there ? value(of_C) : 0.0f;
         }
     }
 

@@ -13,26 +13,12 @@
 
 namespace ssmkit::cuda::detail {
 
-/// A as (pairs, dim), so that neighbouring threads, which are channels, read neighbouring numbers.
-template <class T, class Param>
-__global__ void __launch_bounds__(128) scan_backward_rates_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
-                                                                  const __grid_constant__ scan_backward_plan plan)
-{
-    const auto& A = a.forward.A;
-    const index i = blockIdx.x * index{blockDim.x} + threadIdx.x, c = i % A.extent(0), pair = i / A.extent(0);
-    if (pair >= plan.pairs) return;
-    if constexpr (ssmkit::detail::is_complex<Param>) {
-        const Param x = A(c, pair);
-        plan.rates[i] = make_float2(x.real(), x.imag());
-    } else {
-        plan.rates[i] = make_float2(A(c, 2 * pair), 2 * pair + 1 < A.extent(1) ? A(c, 2 * pair + 1) : 0.0f);
-    }
-}
-
-/// Pass 1: what each segment does to a state before it and to a gradient after it, both from zero, and the states between its tiles.
+/// Pass 1: what each segment does to a state before it and to a gradient after it, both from zero, and the states between its
+/// tiles.
 template <bool General, class T, class Param>
-__global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
-                                                                     const __grid_constant__ scan_backward_plan plan)
+__global__ void __launch_bounds__(128, 4)
+    scan_backward_carry_kernel(const __grid_constant__ selective_scan_backward_args<T, Param> a,
+                               const __grid_constant__ scan_backward_plan plan)
 {
     using layout = scan_backward_layout<Param>;
     using block_type = scan_backward_block<General, T, Param>;
@@ -41,21 +27,19 @@ __global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __gri
     constexpr int pitch = block_type::pitch;
     extern __shared__ float4 shared_memory[];
     float *const lines = reinterpret_cast<float*>(shared_memory), *const B = lines + 4 * layout::lines;
-    float* const C = B + layout::segment * width;
+    float* const C = B + layout::window * width;
     block_type block(a, plan, B, C, lines, 1);
     const auto tile_memory = [&](int tile) {
-        return reinterpret_cast<element_type*>(C + layout::segment * width) + tile % 2 * layout::arrays * tokens * pitch;
+        return reinterpret_cast<element_type*>(C + layout::window * width) + tile % 2 * layout::arrays * tokens * pitch;
     };
     block.bring(0, tile_memory(0));
     const index n0 = block.chunk * chunk;
-    block.template load_maps<1, width>(0, layout::segment, n0);
-    __syncthreads();
 
     float A[chunk][parts], h[chunk][parts] = {}, K[chunk][parts] = {}, decays[chunk][parts] = {};  // all decays until now
     const int pairs = static_cast<int>(min(plan.pairs - block.chunk * layout::pairs, index{layout::pairs}));
 #pragma unroll
     for (int pair = 0; pair < layout::pairs; ++pair) {
-        const float2 both = pair < pairs ? plan.rates[(block.chunk * layout::pairs + pair) * block.dim + min(block.c, block.c_last)]
+        const float2 both = pair < pairs ? rate_pair(a.forward.A, min(block.c, block.c_last), block.chunk * layout::pairs + pair)
                                          : float2{};
         A[2 * pair / parts][0] = both.x;
         A[(2 * pair + 1) / parts][parts - 1] = both.y;
@@ -76,6 +60,12 @@ __global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __gri
     const int tiles = block.tiles();
     for (int tile = 0; tile < tiles; ++tile) {
         const unsigned resets = block.bits_of(block.resets, tile), stops = block.bits_of(block.stops, tile);
+        const int in_window = tile * tokens % layout::window;
+        if (in_window == 0) {
+            __syncthreads();  // lines are there, earlier maps are read
+            block.template load_maps<1, width>(tile * tokens, tile * tokens + layout::window, n0);
+            __syncthreads();
+        }
         if (tile > 0) store(plan.starts + block.start(tile), h);
         wait_for_copies();
         __syncwarp();
@@ -97,7 +87,7 @@ __global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __gri
                 }
                 open = open && !reset;
             }
-            const float *const B_row = B + (tile * tokens + j) * width, *const C_row = C + (tile * tokens + j) * width;
+            const float *const B_row = B + (in_window + j) * width, *const C_row = C + (in_window + j) * width;
 #pragma unroll
             for (int i = 0; i < width; i += 4) {
                 const float4 B_here = four_at(B_row + i), C_here = four_at(C_row + i);
@@ -129,7 +119,7 @@ __global__ void __launch_bounds__(128, 4) scan_backward_carry_kernel(const __gri
     }
     store(plan.h + block.carried(), h);
     store(plan.K + block.carried(), K);
-    if (reports) plan.steps[block.step(layout::tiles - 1)] = steps;
+    if (reports) plan.steps[block.step(plan.tiles - 1)] = steps;
     if (reports && block.tile_of_channels == 0 && threadIdx.x == 0) plan.severed[block.term()] = block.resets != 0;
 }
 
@@ -157,7 +147,6 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
 
     const int tiles = block.tiles();
     block.bring(tiles - 1, tile_memory);
-    if (few) block.template load_maps<map_row, 1>(0, layout::segment, 0);
     float* const share = rows + threadIdx.x * row;  // of dB and dC; stays zero where there is no channel
 #pragma unroll
     for (int v = 0; v < layout::values; v += 4) store_four(share + v, 0.0f, 0.0f, 0.0f, 0.0f);
@@ -165,9 +154,23 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
     float4* const carried_far =
         plan.carried + (block.term() * plan.blocks + block.tile_of_channels) * plan.pairs * threads + threadIdx.x;
     float4* const carried = few ? carried_here : carried_far;
-    for (index pair = 0; pair < plan.pairs; ++pair) {
-        const float2 K = plan.K[block.carried() + pair * block.dim];
-        carried[pair * threads] = make_float4(K.x, K.y, 0.0f, 0.0f);
+    const auto begin_carrying = [&](float4* to) {
+        for (index first = 0; first < plan.pairs; first += layout::pairs) {
+            float2 K[layout::pairs];
+#pragma unroll
+            for (int i = 0; i < layout::pairs; ++i) {
+                if (first + i < plan.pairs) K[i] = plan.K[block.carried() + (first + i) * block.dim];
+            }
+#pragma unroll
+            for (int i = 0; i < layout::pairs; ++i) {
+                if (first + i < plan.pairs) to[(first + i) * threads] = make_float4(K[i].x, K[i].y, 0.0f, 0.0f);
+            }
+        }
+    };
+    if (few) {
+        begin_carrying(carried_here);
+    } else {
+        begin_carrying(carried_far);
     }
     // Sums over the channels of what a tile adds to dB and dC, for the states from n0 on: two threads share four tokens' sums of a
     // state, each has every other party.
@@ -201,26 +204,42 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
         }
     };
 
+    const index carried_in_all = plan.pairs * block.dim;
+    const index first_begins = kept(block.carried()), first_starts = kept(block.start(1)), first_steps = kept(block.step(0));
     float over_time[2] = {};  // of dD and ddelta_bias
     for (int tile = tiles; tile-- > 0;) {
         const unsigned resets = block.bits_of(block.resets, tile), stops = block.bits_of(block.stops, tile);
         const bool open = !block.reset_before(tile * tokens);
         const int here = block.count - tile * tokens;
+        const int in_window = tile * tokens % layout::window;
+        if (few && (tile == tiles - 1 || in_window == layout::window - tokens)) {
+            block.template load_maps<map_row, 1>(tile * tokens - in_window, (tile + 1) * tokens, 0);
+        }
         wait_for_copies();
         __syncwarp();
         block.load_tokens(tile, tile_memory);
         block.prefetch(tile - 1);
+        // Of the first tile there are no starts, and nothing is made of those of the second.
+        const float2* starts = plan.starts + (first_starts + max(tile - 1, 0) * carried_in_all);
+        if (tile > 1 && active) {
+            // A lane asks for eight channels' starts of two states.
+            const int pair = lane / 4, first = warp * 32 + lane % 4 * 8;
+            const float2* const at = starts - carried_in_all + (pair * block.dim + first - static_cast<int>(threadIdx.x));
+            if (pair < plan.pairs && first + 8 <= block.channels) {
+                asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+                asm volatile("prefetch.global.L2 [%0];" ::"l"(at + 4));
+            }
+        }
         __syncthreads();  // maps are there, sums are read
-        const float2 steps = tile > 0 ? plan.steps[block.step(tile - 1)] : float2{};
+        const float2 steps = tile > 0 ? plan.steps[first_steps + (tile - 1) * block.dim] : float2{};
         float along_B[tokens] = {}, along_A[tokens] = {}, p[tokens] = {};  // sums over states
         // What states start with; under way while those before are worked on.
-        const float4* begins = plan.begins + block.carried();
-        const float2* starts = plan.starts + block.start(tile);
+        const float4* begins = plan.begins + first_begins;
         float4 next_begin{};
         float2 next_start{};
         const auto bring = [&] {
             next_begin = *begins;
-            if (tile > 0) next_start = *starts;
+            next_start = *starts;
         };
         if (block.state > 0) bring();
         // `Whole`: nothing asks whether a token, a state or a channel is there, nor whether dB or dC is asked for.
@@ -262,19 +281,17 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                             h[s][0][part] = tile == 0 ? begin[s][part] : open ? from_begin[part] : start[s][part];
                         }
                     }
-                    if (n0 + n + together < block.state) {
-                        begins += block.dim, starts += block.dim;
-                        bring();
-                    }
                     // The state after each token.
-                    const float *const B_of = B + n * parts * map_row + tile * tokens, *const C_of = C + (B_of - B);
+                    const float *const B_of = B + n * parts * map_row + in_window, *const C_of = C + (B_of - B);
 #pragma unroll
                     for (int s = 0; s < together; ++s) {
 #pragma unroll
                         for (int q = 0; q < tokens / 4; ++q) {
                             float4 map[parts];
 #pragma unroll
-                            for (int part = 0; part < parts; ++part) map[part] = four_at(B_of + (s * parts + part) * map_row + 4 * q);
+                            for (int part = 0; part < parts; ++part) {
+                                map[part] = four_at(B_of + (s * parts + part) * map_row + 4 * q);
+                            }
 #pragma unroll
                             for (int i = 0; i < 4; ++i) {
                                 const int j = 4 * q + i;
@@ -283,9 +300,9 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
 #pragma unroll
                                 for (int part = 0; part < parts; ++part) in[part] = block.x[j] * element(map[part], i);
                                 multiply_add<false>(decay[s][j], h[s][j], in, h[s][j + 1]);
-                                if (General && (resets >> j & 1)) {
+                                if (General && (resets >> j & 1)) {  // 0 times NaN would be NaN
 #pragma unroll
-                                    for (int part = 0; part < parts; ++part) h[s][j + 1][part] = in[part];  // 0 times NaN would be NaN
+                                    for (int part = 0; part < parts; ++part) h[s][j + 1][part] = in[part];
                                 }
                             }
                         }
@@ -337,6 +354,14 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                                 store_four(share + 4 * (2 * q + own), of_B[0], of_B[1], of_B[2], of_B[3]);
                                 store_four(share + 4 * (4 + 2 * q + own), of_C[0], of_C[1], of_C[2], of_C[3]);
                             }
+                        }
+                        if (q == tokens / 8) {
+                            // Here registers have become free. Without the barrier the compiler puts the loads where they are
+                            // waited for; after the last states it has the same ones once more, so that nothing asks.
+                            const index far = n0 + n + together < block.state ? block.dim : 0;
+                            begins += far, starts += far;
+                            bring();
+                            __syncwarp();
                         }
                     }
                     *kept = make_float4(K[0][0], K[together - 1][parts - 1], dA[0][0], dA[together - 1][parts - 1]);

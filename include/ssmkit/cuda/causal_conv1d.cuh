@@ -63,134 +63,214 @@ __device__ __forceinline__ void conv_weights(const causal_conv1d_args<T>& a, ind
     }
 }
 
-/// Channel-contiguous tokens: a thread has a word of channels and `chunk` tokens, whose loads are issued eight at a time. The
-/// three tokens before a chunk are read twice, the second time from a cache. What bounds it is memory.
+/// As unpack; a pair of bfloat16 is a shift and a mask, of single elements the compiler makes three instructions.
 template <class T, int Count>
-__global__ void __launch_bounds__(128) conv_channels_kernel(const __grid_constant__ causal_conv1d_args<T> a, index chunks, int chunk,
-                                                             bool weight_words)
+__device__ __forceinline__ void conv_unpack(const word_of<T, Count>& word, float (&to)[Count])
 {
-    constexpr int ahead = 8;
-    const index length = a.x.extent(1), words = a.x.extent(2) / Count;
-    const index flat = index{blockIdx.x} * 128 + threadIdx.x, row = flat / words;
-    const index c = flat % words * Count, b = row / chunks, first = row % chunks * chunk;
-    if (b >= a.x.extent(0)) return;
-    const int count = static_cast<int>(min(index{chunk}, length - first));
-    const int missing = conv_taps - static_cast<int>(a.weight.extent(1));
-    float weight[conv_taps][Count], bias[Count], past[conv_taps - 1][Count];
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        std::uint32_t pairs[Count / 2];
+        std::memcpy(pairs, &word, sizeof(word));
+#pragma unroll
+        for (int i = 0; i < Count; ++i) to[i] = __uint_as_float(i % 2 ? pairs[i / 2] & 0xffff0000u : pairs[i / 2] << 16);
+    } else {
+        unpack<T, Count>(word, to);
+    }
+}
+
+template <class T>
+struct conv_channels_layout {
+    // Words of four channels leave registers for twice the warps that words of eight bfloat16 do.
+    static constexpr int count = 4, threads = 128;
+    static constexpr int group = sizeof(T) == 2 ? 8 : 4;  ///< tokens asked for at once; four of 16 bits are 2 % slower
+    static constexpr int blocks = 4;                      ///< of a multiprocessor, whose registers they share
+};
+
+/// Channel-contiguous tokens: a thread has a word of channels and `chunk` tokens of the batch rows one behind the other, one to
+/// two groups of them under way. The three tokens before a chunk are read twice. Plain, here and below: four taps and silu, without
+/// questions, which take a quarter of the instructions. What bounds it is memory.
+template <class T, bool Plain>
+__global__ void __launch_bounds__(conv_channels_layout<T>::threads, conv_channels_layout<T>::blocks)
+    conv_channels_kernel(const __grid_constant__ causal_conv1d_args<T> a, int chunk, bool weight_words)
+{
+    using layout = conv_channels_layout<T>;
+    constexpr int count = layout::count, group = layout::group;
+    const index length = a.x.extent(1), words = a.x.extent(2) / count, all = a.x.extent(0) * length;
+    const index flat = index{blockIdx.x} * layout::threads + threadIdx.x, row = flat / words, c = (flat - row * words) * count;
+    const int missing = Plain ? 0 : conv_taps - static_cast<int>(a.weight.extent(1));
+    const bool silu_wanted = Plain || a.silu;
+    const index far_x = a.x.stride(1), far_y = a.y.stride(1);
+    float weight[conv_taps][count], bias[count], past[conv_taps][count];  // past: token k of a run in place k % 4
     conv_weights(a, c, weight_words, weight);
 #pragma unroll
-    for (int i = 0; i < Count; ++i) bias[i] = a.bias.data() ? a.bias[c + i] : 0.0f;
+    for (int i = 0; i < count; ++i) bias[i] = a.bias.data() ? a.bias[c + i] : 0.0f;
+    /// Tokens first to first + left - 1 of a batch row.
+    const auto run = [&](index b, index first, int left) {
+        const T* x = a.x.pointer(b, first, c);
+        T* y = a.y.pointer(b, first, c);
+        word_of<T, count> coming[2][group];  // in turn: reloaded one by one, words are copied, and the copy waits for them
+        const auto ask = [&](int turn, int there) {
 #pragma unroll
-    for (int k = 0; k < conv_taps - 1; ++k) {
-        const index t = first - (conv_taps - 1) + k;
-        if (t >= 0) {
-            unpack<T, Count>(load_word<Count>(a.x.pointer(b, t, c)), past[k]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < Count; ++i) past[k][i] = widened(conv_input(a, b, t, c + i));
-        }
-    }
-    const T* x = a.x.pointer(b, first, c);
-    T* y = a.y.pointer(b, first, c);
-    const index far_x = a.x.stride(1), far_y = a.y.stride(1);
-    const auto advance = [&](int there) {
-        word_of<T, Count> word[ahead];
-#pragma unroll
-        for (int k = 0; k < ahead; ++k) {
-            if (k < there) word[k] = load_word<Count>(x);
-            x += far_x;
-        }
-#pragma unroll
-        for (int k = 0; k < ahead; ++k) {
-            if (k >= there) break;
-            float now[Count], out[Count];
-            unpack<T, Count>(word[k], now);
-#pragma unroll
-            for (int i = 0; i < Count; ++i) {
-                float sum = bias[i];
-                // A tap that is missing is skipped, not zero: what it would meet may be NaN.
-#pragma unroll
-                for (int j = 0; j < conv_taps - 1; ++j) {
-                    if (j >= missing) sum = fmaf(weight[j][i], past[j][i], sum);
-                }
-                sum = fmaf(weight[conv_taps - 1][i], now[i], sum);
-                out[i] = a.silu ? silu(sum) : sum;
-#pragma unroll
-                for (int j = 0; j < conv_taps - 2; ++j) past[j][i] = past[j + 1][i];
-                past[conv_taps - 2][i] = now[i];
+            for (int k = 0; k < group; ++k) {
+                if (k >= there) break;
+                coming[turn][k] = load_word<count>(x);
+                x += far_x;
             }
-            store_word<T, Count>(y, out);
-            y += far_y;
-        }
-    };
-    int done = 0;
-    for (; done + ahead <= count; done += ahead) advance(ahead);
-    if (done < count) advance(count - done);
-}
-
-/// Elements t to t + Count - 1 of a time-contiguous row; zero where there are none, the initial state before the first.
-template <class T, int Count>
-__device__ __forceinline__ void conv_tokens(const causal_conv1d_args<T>& a, const view<const T, 3>& from, bool state, index b,
-                                            index t, index c, float (&to)[Count])
-{
-    const index length = from.extent(1);
-    if (t >= 0 && t + Count <= length) {
-        unpack<T, Count>(load_word<Count>(from.pointer(b, t, c)), to);
-        return;
-    }
+        };
+        ask(0, left);
 #pragma unroll
-    for (int i = 0; i < Count; ++i) {
-        const index at = t + i;
-        to[i] = at >= length ? 0.0f : at >= 0 ? widened(from(b, at, c)) : state ? widened(conv_input(a, b, at, c)) : 0.0f;
+        for (int k = 1; k < conv_taps; ++k) {
+            const index t = first - conv_taps + k;
+            if (t >= 0) {
+                conv_unpack<T, count>(load_word<count>(a.x.pointer(b, t, c)), past[k]);
+            } else {
+#pragma unroll
+                for (int i = 0; i < count; ++i) past[k][i] = widened(conv_input(a, b, t, c + i));
+            }
+        }
+        const auto advance = [&](int turn, int there) {
+#pragma unroll
+            for (int k = 0; k < group; ++k) {
+                if (k >= there) break;
+                float out[count];
+                conv_unpack<T, count>(coming[turn][k], past[k % conv_taps]);
+#pragma unroll
+                for (int i = 0; i < count; ++i) {
+                    float sum = bias[i];
+                    // A tap that is missing is skipped, not zero: what it would meet may be NaN.
+#pragma unroll
+                    for (int j = 0; j < conv_taps; ++j) {
+                        if (j >= missing) sum = fmaf(weight[j][i], past[(k + 1 + j) % conv_taps][i], sum);
+                    }
+                    out[i] = silu_wanted ? silu(sum) : sum;
+                }
+                store_word<T, count>(y, out);
+                y += far_y;
+            }
+        };
+        for (; left >= 3 * group; left -= 2 * group) {
+            ask(1, group);
+            advance(0, group);
+            ask(0, group);
+            advance(1, group);
+        }
+        ask(1, left - group);
+        advance(0, left);
+        ask(0, left - 2 * group);
+        advance(1, left - group);
+        advance(0, left - 2 * group);
+    };
+    const index end = min((row + 1) * chunk, all);
+    for (index at = row * chunk; at < end;) {
+        const index b = at / length, first = at - b * length;
+        const int n = static_cast<int>(min(end - at, length - first));
+        run(b, first, n);
+        at += n;
     }
 }
 
-/// Time-contiguous rows: a thread has words of one channel's tokens, 128 words apart; each word before its own is read again,
-/// from the first-level cache, where a neighbour has put it.
-template <class T, int Count>
-__global__ void __launch_bounds__(128) conv_times_kernel(const __grid_constant__ causal_conv1d_args<T> a, index tiles)
+/// Time-contiguous rows: a warp has `tiles` times 32 words of one channel's tokens, four tiles under way. The three inputs before a
+/// word are read again, from the first-level cache, where a neighbour has put them. What bounds it is memory.
+template <class T, int Count, bool Plain>
+__global__ void __launch_bounds__(128) conv_times_kernel(const __grid_constant__ causal_conv1d_args<T> a, unsigned segments,
+                                                          int tiles)
 {
-    constexpr int ahead = sizeof(T) == 4 ? 4 : 2;
-    const index length = a.x.extent(1), row = blockIdx.x / tiles, dim = a.x.extent(2), b = row / dim, c = row % dim;
-    const index first = (blockIdx.x % tiles) * (128 * ahead * Count) + threadIdx.x * Count;
-    const int missing = conv_taps - static_cast<int>(a.weight.extent(1));
+    constexpr int ahead = 4, tile = 32 * Count;
+    const index length = a.x.extent(1), dim = a.x.extent(2);
+    const unsigned fours = static_cast<unsigned>((dim + 3) / 4), segment = blockIdx.x % segments, four = blockIdx.x / segments;
+    const index b = four / fours, c = index{four % fours} * 4 + threadIdx.x / 32;
+    if (c >= dim) return;
+    const index begin = index{segment} * tiles * tile, own = begin + threadIdx.x % 32 * Count;
+    const int whole = static_cast<int>(min(index{tiles}, (length - begin) / tile));  // tiles that no token is missing of
+    const int missing = Plain ? 0 : conv_taps - static_cast<int>(a.weight.extent(1));
+    const bool silu_wanted = Plain || a.silu;
+    const T* const x = a.x.pointer(b, own, c);
+    T* const y = a.y.pointer(b, own, c);
+
+    struct words {
+        word_of<T, Count> x;
+        word_of<T, conv_taps> before;  ///< the four inputs before x
+    };
+    const auto load_before = [&](index t) {
+        T elements[conv_taps];
+#pragma unroll
+        for (int i = 0; i < conv_taps; ++i) elements[i] = conv_input(a, b, t - conv_taps + i, c);
+        word_of<T, conv_taps> word;
+        std::memcpy(&word, elements, sizeof(word));
+        return word;
+    };
+    // Tile k, or the last whole one again: that costs less than a question. What is before the first token is of another memory.
+    const auto load = [&](int k) {
+        const int at = min(k, whole - 1);
+        return words{load_word<Count>(x + index{at} * tile),
+                     load_word<conv_taps>(x + (index{max(at, own == 0 ? 1 : 0)} * tile - conv_taps))};
+    };
+    words coming[ahead] = {};
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) {
+        if (whole > 0) coming[k] = load(k);
+    }
+    if (own == 0) coming[0].before = load_before(0);
     float weight[conv_taps][1];
     conv_weights(a, c, false, weight);
     const float bias = a.bias.data() ? a.bias[c] : 0.0f;
-    float before[ahead][Count], now[ahead][Count];
-#pragma unroll
-    for (int k = 0; k < ahead; ++k) {
-        const index t = first + k * 128 * Count;
-        if (t >= length) break;
-        conv_tokens(a, a.x, true, b, t - Count, c, before[k]);
-        conv_tokens(a, a.x, true, b, t, c, now[k]);
-    }
-#pragma unroll
-    for (int k = 0; k < ahead; ++k) {
-        const index t = first + k * 128 * Count;
-        if (t >= length) break;
-        float out[Count];
+    const auto filtered = [&](const words& w, float (&out)[Count]) {
+        float before[conv_taps], now[Count];
+        conv_unpack<T, conv_taps>(w.before, before);
+        conv_unpack<T, Count>(w.x, now);
 #pragma unroll
         for (int i = 0; i < Count; ++i) {
             float sum = bias;
 #pragma unroll
             for (int j = 0; j < conv_taps; ++j) {
                 const int at = i + j - (conv_taps - 1);
-                if (j >= missing) sum = fmaf(weight[j][0], at < 0 ? before[k][(at + Count) % Count] : now[k][at < 0 ? 0 : at], sum);
+                const float x_at = at < 0 ? before[(at + conv_taps) % conv_taps] : now[max(at, 0)];
+                if (j >= missing) sum = fmaf(weight[j][0], x_at, sum);
             }
-            out[i] = a.silu ? silu(sum) : sum;
+            out[i] = silu_wanted ? silu(sum) : sum;
         }
-        T* const y = a.y.pointer(b, t, c);
-        if (t + Count <= length) {
-            store_word<T, Count>(y, out);
-        } else {
+    };
+    for (int start = 0; start < whole; start += ahead) {
 #pragma unroll
-            for (int i = 0; i < Count; ++i) {
-                if (t + i < length) y[i] = narrowed<T>(out[i]);
-            }
+        for (int k = 0; k < ahead; ++k) {
+            if (start + k >= whole) break;
+            float out[Count];
+            filtered(coming[k], out);
+            coming[k] = load(start + k + ahead);
+            store_word<T, Count>(y + index{start + k} * tile, out);
         }
     }
+    if (whole == tiles) return;
+    // The row's last tile, some of whose tokens are missing.
+    const index t = own + index{whole} * tile;
+    if (t >= length) return;
+    T elements[Count];
+#pragma unroll
+    for (int i = 0; i < Count; ++i) elements[i] = t + i < length ? a.x(b, t + i, c) : T{};
+    words last{.x = {}, .before = load_before(t)};
+    std::memcpy(&last.x, elements, sizeof(last.x));
+    float out[Count];
+    filtered(last, out);
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+        if (t + i < length) a.y(b, t + i, c) = narrowed<T>(out[i]);
+    }
 }
+
+/// How time-contiguous rows are cut: a warp has a segment of `tiles` tiles, 32 words each, a block those of four channels.
+struct conv_times_plan {
+    int tiles;
+    index segments, blocks;  ///< segments of a row
+
+    /// Segments are as long as they may be while there are enough warps.
+    conv_times_plan(index batch, index length, index dim, int tile, int most, index enough)
+    {
+        for (tiles = most;; tiles /= 2) {
+            segments = (length + tiles * tile - 1) / (tiles * tile);
+            blocks = batch * ((dim + 3) / 4) * segments;
+            if (tiles == 1 || 4 * blocks >= enough) break;
+        }
+    }
+};
 
 /// Any width, strides and options: a thread a token and channel.
 template <class T>
@@ -267,23 +347,24 @@ void causal_conv1d(const causal_conv1d_args<T>& args, std::span<std::byte>, cuda
     check(args);
     const causal_conv1d_args<T> a = conv_as_visited(args);
     const index batch = a.x.extent(0), length = a.x.extent(1), dim = a.x.extent(2), states = a.weight.extent(1) - 1;
-    // Words of four channels leave registers for twice the warps that words of eight bfloat16 do; rows along time are read in whole
-    // words of 16 bytes.
-    constexpr int channels = 4, count = wide<T>;
-    const bool plain = a.weight.extent(1) <= conv_taps && !a.seq_idx.data();
+    using layout = conv_channels_layout<T>;
+    constexpr int count = wide<T>;  // of rows along time
+    const bool fast = a.weight.extent(1) <= conv_taps && !a.seq_idx.data(), plain = a.weight.extent(1) == conv_taps && a.silu;
+    const conv_times_plan times(batch, length, dim, 32 * count, sizeof(T) == 4 ? 8 : 16, 12000);
     if (batch * length * dim == 0) {
-    } else if (plain && dim % channels == 0 && in_words(a.x, 2, channels) && in_words(a.y, 2, channels)) {
+    } else if (fast && dim % layout::count == 0 && in_words(a.x, 2, layout::count) && in_words(a.y, 2, layout::count)) {
         const bool weight_words = a.weight.extent(1) == conv_taps && in_words(a.weight, 1, 4);
-        // Long chunks read fewer tokens twice; 700 blocks keep 132 multiprocessors busy. On an H200, of a copy's rate: float, chunks of
-        // 16, 32, 64 tokens: 0.98, 0.93, 0.94; bfloat16: 0.84, 0.87, 0.88.
-        int chunk = sizeof(T) == 4 ? 16 : 64;
-        const auto chunks = [&] { return (length + chunk - 1) / chunk; };
-        const auto items = [&] { return batch * chunks() * (dim / channels); };
-        while (chunk > 8 && items() < 700 * 128) chunk /= 2;
-        conv_channels_kernel<T, channels><<<blocks_for(op, "x", items(), 128), 128, 0, stream>>>(a, chunks(), chunk, weight_words);
-    } else if (plain && in_words(a.x, 1, count) && in_words(a.y, 1, count)) {
-        const index tile = 128 * count * (sizeof(T) == 4 ? 4 : 2), tiles = (length + tile - 1) / tile;
-        conv_times_kernel<T, count><<<blocks_for(op, "x", batch * dim * tiles, 1), 128, 0, stream>>>(a, tiles);
+        // Chunks of all batch rows one behind the other, as many as run at once; of float short ones.
+        const index words = dim / layout::count, at_once = index{132} * layout::blocks * layout::threads;
+        const index rows = std::max<index>(1, at_once / words), even = (batch * length + rows - 1) / rows;
+        const int chunk = static_cast<int>(std::clamp<index>(even, 8, sizeof(T) == 4 ? 8 : 1 << 20));
+        const unsigned blocks = blocks_for(op, "x", (batch * length + chunk - 1) / chunk * words, layout::threads);
+        (plain ? conv_channels_kernel<T, true> : conv_channels_kernel<T, false>)
+            <<<blocks, layout::threads, 0, stream>>>(a, chunk, weight_words);
+    } else if (fast && in_words(a.x, 1, count) && in_words(a.y, 1, count)) {
+        (plain ? conv_times_kernel<T, count, true> : conv_times_kernel<T, count, false>)
+            <<<blocks_for(op, "x", times.blocks, 1), 128, 0, stream>>>(
+                a, static_cast<unsigned>(times.segments), times.tiles);
     } else {
         const bool times_first = (a.x.stride(1) == 1 || a.x.stride(1) == -1) && a.x.stride(2) != 1;
         const index blocks = std::min<index>((batch * length * dim + 255) / 256, index{1} << 30);

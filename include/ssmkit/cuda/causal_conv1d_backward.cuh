@@ -151,35 +151,37 @@ struct conv_backward_plan {
     enum class form { channels, times, any };
 
     form kernel = form::any;
-    index tokens = 256, parts = 0;  ///< of a part; parts of a batch row
+    conv_times_plan times;
+    int chunk = 0;                     ///< tokens of a warp along channels
+    index tokens = 256, parts = 0;     ///< tokens of a part of any other form; parts that are summed apart
     std::size_t sums = 0, errors = 0;  ///< numbers in the workspace
 
     template <class T>
     explicit conv_backward_plan(const causal_conv1d_backward_args<T>& a)
+        : times(a.forward.x.extent(0), a.forward.x.extent(1), a.forward.x.extent(2), 32 * wide<T>, 16, 6000)
     {
         const causal_conv1d_args<T>& f = a.forward;
         const index batch = f.x.extent(0), length = f.x.extent(1), dim = f.x.extent(2), width = f.weight.extent(1);
         const auto words = [&](std::size_t along, int count) {
             return in_words(f.x, along, count) && in_words(a.dy, along, count) && (!a.dx.data() || in_words(a.dx, along, count));
         };
-        using layout = conv_gradient_layout;
+        using layout = conv_gradient_layout<T>;
         if (width <= conv_taps && dim % layout::count == 0 && words(2, layout::count)) {
             kernel = form::channels;
-            // Long chunks have fewer ends; 700 blocks are more than run at once on 132 multiprocessors, 1500 almost three times as many.
-            const index columns = (dim + layout::channels - 1) / layout::channels;
-            tokens = 64 * layout::rows;
-            const index enough = sizeof(T) == 4 ? 1500 : 700;  // the other way round 3 % (float) and 9 % slower
-            while (tokens > 8 * layout::rows && batch * columns * ((length + tokens - 1) / tokens) < enough) tokens /= 2;
+            // Chunks of all batch rows one behind the other: a block for each that runs at once, unless chunks get short.
+            const index columns = std::max<index>(1, (dim + layout::channels - 1) / layout::channels), all = batch * length;
+            const index most = std::max<index>(1, index{132} * layout::blocks / columns);
+            const index even = (all + most * layout::rows - 1) / (most * layout::rows);
+            chunk = static_cast<int>(std::clamp<index>((even + 3) / 4 * 4, 16, 1 << 20));
+            parts = (all + index{chunk} * layout::rows - 1) / (index{chunk} * layout::rows);
         } else if (width <= conv_taps && !f.seq_idx.data() && words(1, wide<T>)) {
             kernel = form::times;
-            // Warps, of which 64 fit a multiprocessor; ends of segments are read twice.
-            tokens = 16 * 32 * wide<T>;
-            while (tokens > 32 * wide<T> && batch * dim * ((length + tokens - 1) / tokens) < 6000) tokens /= 2;
+            parts = batch * times.segments;
         } else {
             errors = static_cast<std::size_t>(batch * length * dim);
+            parts = batch * ((length + tokens - 1) / tokens);
         }
-        parts = (length + tokens - 1) / tokens;
-        if (a.dweight.data() || a.dbias.data()) sums = static_cast<std::size_t>(batch * parts * (width + 1) * dim);
+        if (a.dweight.data() || a.dbias.data()) sums = static_cast<std::size_t>(parts * (width + 1) * dim);
     }
 };
 
@@ -196,8 +198,9 @@ causal_conv1d_backward_args<T> conv_as_visited(causal_conv1d_backward_args<T> a)
 
 }  // namespace detail
 
-/// Bytes of the device's memory that causal_conv1d_backward needs beside its arguments: 4 (width + 1) dim for every 32 tokens or
-/// more (256 where the call is large) if dweight or dbias is asked for, and 4 an element of x where no fast kernel fits.
+/// Bytes of the device's memory that causal_conv1d_backward needs beside its arguments: if dweight or dbias is asked for
+/// 4 (width + 1) dim for every 64 tokens or more (channel-contiguous: at most 1.4 MB or 20 a channel) or every batch row, and 4 an
+/// element of x where no fast kernel fits.
 template <class T>
 std::size_t causal_conv1d_backward_workspace_size(const causal_conv1d_backward_args<T>& a)
 {
@@ -235,21 +238,21 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::spa
     const causal_conv1d_args<T>& f = a.forward;
     const index batch = f.x.extent(0), length = f.x.extent(1), dim = f.x.extent(2), width = f.weight.extent(1), states = width - 1;
     const index total = batch * length * dim;
+    const bool plain = width == conv_taps && f.silu && !f.seq_idx.data();
     conv_errors e;
 
     if (total == 0 || !(sums || a.dx.data())) {
     } else if (plan.kernel == conv_backward_plan::form::channels) {
-        using layout = conv_gradient_layout;
+        using layout = conv_gradient_layout<T>;
         const index columns = (dim + layout::channels - 1) / layout::channels;
-        const unsigned blocks = blocks_for(op, "x", batch * plan.parts * columns, 1);
+        const unsigned blocks = blocks_for(op, "x", plan.parts * columns, 1);
         const bool weight_words = width == conv_taps && in_words(f.weight, 1, 4);
-        (f.seq_idx.data() ? conv_gradient_channels_kernel<T, true> : conv_gradient_channels_kernel<T, false>)
-            <<<blocks, dim3(32, layout::rows), 0, stream>>>(a, sums, plan.parts, static_cast<int>(plan.tokens / layout::rows),
-                                                            weight_words);
+        (plain ? conv_gradient_channels_kernel<T, true> : conv_gradient_channels_kernel<T, false>)
+            <<<blocks, dim3(32, layout::rows), 0, stream>>>(a, sums, plan.chunk, weight_words);
     } else if (plan.kernel == conv_backward_plan::form::times) {
-        const int tiles = static_cast<int>(plan.tokens / (32 * wide<T>));
-        conv_gradient_times_kernel<T, wide<T>>
-            <<<blocks_for(op, "x", batch * dim * plan.parts, 4), 128, 0, stream>>>(a, sums, plan.parts, tiles);
+        (plain ? conv_gradient_times_kernel<T, wide<T>, true> : conv_gradient_times_kernel<T, wide<T>, false>)
+            <<<blocks_for(op, "x", plan.times.blocks, 1), 128, 0, stream>>>(
+                a, sums, static_cast<unsigned>(plan.times.segments), plan.times.tiles);
     }
     if (total > 0 && plan.kernel == conv_backward_plan::form::any) {
         const bool times_first = (f.x.stride(1) == 1 || f.x.stride(1) == -1) && f.x.stride(2) != 1;
@@ -261,14 +264,14 @@ void causal_conv1d_backward(const causal_conv1d_backward_args<T>& args, std::spa
         if (a.dx.data()) conv_gradients_kernel<<<blocks, 256, 0, stream>>>(a, e, times_first);
         require_success(op, cudaGetLastError());
         if (sums) {
-            conv_parts_kernel<<<blocks_for(op, "x", batch * plan.parts * (width + 1) * dim, 128), 128, 0, stream>>>(
-                a, e, sums, plan.parts, plan.tokens);
+            conv_parts_kernel<<<blocks_for(op, "x", plan.parts * (width + 1) * dim, 128), 128, 0, stream>>>(
+                a, e, sums, plan.parts / batch, plan.tokens);
         }
     }
     require_success(op, cudaGetLastError());
     if (dim > 0 && (a.dweight.data() || a.dbias.data())) {
         conv_sums_kernel<float><<<blocks_for(op, "weight", (width + 1) * dim, 32), dim3(32, 8), 0, stream>>>(
-            sums, batch * plan.parts, a.dweight, a.dbias, width, dim);
+            sums, plan.parts, a.dweight, a.dbias, width, dim);
         require_success(op, cudaGetLastError());
     }
     const index edges = batch * dim * states;

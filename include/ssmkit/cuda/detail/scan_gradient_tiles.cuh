@@ -19,9 +19,9 @@ namespace ssmkit::cuda::detail {
 template <class Param>
 struct scan_backward_layout {
     static constexpr int parts = ssmkit::detail::is_complex<Param> ? 2 : 1;
-    static constexpr int together = 2 / parts;                             // states that the main pass works on at a time
-    static constexpr int tokens = 8, window = 64;                          // of a tile; whose B and C lie in shared memory together
-    static constexpr int width = 16, chunk = width / parts, pairs = width / 2;  // states of which they do
+    static constexpr int together = 2 / parts;     // states that the main pass works on at a time
+    static constexpr int tokens = 8, window = 64;  // of a tile; of which B and C lie in shared memory together,
+    static constexpr int width = 16, chunk = width / parts, pairs = width / 2;  // of a chunk of states
     static constexpr int map_row = window + 4, map = width * map_row;
     static constexpr int values = together * 2 * parts * tokens;  // a channel's shares of dB and dC, of the states that go together
     static constexpr int row = values + 4;                        // eight threads write 16 bytes each without conflicts
@@ -53,7 +53,8 @@ struct scan_backward_plan {
     int tiles = 0;             ///< of a segment
     index segments = 0;        ///< of the sequence
     index unit = 0;            ///< channels that share their group of B and that of C
-    index sharing_B = 0, sharing_C = 0;  ///< channels of a group
+    index sharing_B = 0;       ///< channels of a group of B
+    index sharing_C = 0;       ///< channels of a group of C
     int threads = 0;           ///< of a block: so many channels of a unit at most
     index blocks_of_unit = 0;  ///< that these channels take
     index blocks = 0;          ///< that all channels take

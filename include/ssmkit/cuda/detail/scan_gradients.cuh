@@ -243,7 +243,7 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
         };
         if (block.state > 0) bring();
         // `Whole`: nothing asks whether a token, a state or a channel is there, nor whether dB or dC is asked for.
-        const auto over_states = [&]<bool Whole>(std::bool_constant<Whole>, float4* kept) {
+        const auto over_states = [&]<bool Whole>(std::bool_constant<Whole>, float4* of_pair) {
             for (index n0 = 0; n0 < block.state; n0 += chunk) {
                 if (!few) {
                     if (n0 > 0) {
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                     __syncthreads();
                 }
                 const int states = static_cast<int>(min(block.state - n0, index{chunk}));
-                for (int n = 0; n < states; n += together, kept += threads) {
+                for (int n = 0; n < states; n += together, of_pair += threads) {
                     float A[together][parts], K[together][parts], dA[together][parts];
                     float decay[together][tokens][parts], h[together][tokens + 1][parts];
                     // The half of a last pair that is no state may be NaN: 0 times infinity.
@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                         to[0][0] = first;
                         to[together - 1][parts - 1] = second;
                     };
-                    const float4 K_and_dA = *kept;
+                    const float4 K_and_dA = *of_pair;
                     unpack(K_and_dA.x, K_and_dA.y, K);
                     unpack(K_and_dA.z, K_and_dA.w, dA);
                     unpack(next_begin.x, next_begin.y, A);
@@ -364,7 +364,7 @@ __global__ void __launch_bounds__(128, 3) scan_backward_kernel(const __grid_cons
                             __syncwarp();
                         }
                     }
-                    *kept = make_float4(K[0][0], K[together - 1][parts - 1], dA[0][0], dA[together - 1][parts - 1]);
+                    *of_pair = make_float4(K[0][0], K[together - 1][parts - 1], dA[0][0], dA[together - 1][parts - 1]);
                     if (Whole || maps) {
                         // Four values of every fourth channel.
                         __syncwarp();

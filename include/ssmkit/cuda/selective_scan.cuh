@@ -3,9 +3,10 @@
 #include <complex>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include <ssmkit/args/selective_scan.hpp>
-#include <ssmkit/cuda/detail/scan_tiles.cuh>
+#include <ssmkit/cuda/detail/scan_words.cuh>
 
 namespace ssmkit::cuda {
 namespace detail {
@@ -51,29 +52,29 @@ private:
 
 /// One batch row of Layout::channels channels from the first token to the last. What bounds it is the exponential: one a state and
 /// token, 16 a cycle and multiprocessor; beside it run four multiply-adds of 128 a cycle.
-template <class Layout, bool General, class T, class Param>
+template <class Layout, scan_form Form, class T, class Param>
 __global__ void __launch_bounds__(Layout::threads, Layout::blocks)
     selective_scan_kernel(const __grid_constant__ selective_scan_args<T, Param> a)
 {
-    using block_type = scan_block<Layout, General, T, Param>;
+    using block_type = scan_block<Layout, Form, T, Param>;
+    using mover_type = std::conditional_t<block_type::words, scan_word_mover<block_type>, scan_mover<block_type>>;
     extern __shared__ float4 shared_memory[];
     float* const memory = reinterpret_cast<float*>(shared_memory);
     const block_type block(a);
     const index tiles = (block.length + Layout::tokens - 1) / Layout::tokens;
-    const auto half = [&](index tile) { return memory + tile % 2 * block_type::half; };
 
     if constexpr (Layout::movers == 0) {
-        scan_mover<block_type> mover(block, threadIdx.x);
+        mover_type mover(block, threadIdx.x);
         scan_runner<block_type> runner(block);
         mover.fetch(0);
         for (index tile = 0; tile < tiles; ++tile) {
             const index first = tile * Layout::tokens;
-            mover.prepare(first, half(tile));
+            const auto kept = mover.prepare(first, memory);
             __syncthreads();
             if (tile + 1 < tiles) mover.fetch(first + Layout::tokens);
-            runner.run(first, half(tile));
+            runner.run(first, memory);
             __syncthreads();
-            mover.finish(first, half(tile));
+            mover.finish(first, memory, kept);
         }
         runner.finish();
         return;
@@ -86,18 +87,21 @@ __global__ void __launch_bounds__(Layout::threads, Layout::blocks)
         done[threadIdx.x].expect(Layout::runners);
     }
     __syncthreads();
+    const auto half = [&](index tile) { return memory + tile % 2 * block_type::tile; };
     if (threadIdx.x >= Layout::runners) {
-        scan_mover<block_type> mover(block, threadIdx.x - Layout::runners);
-        mover.fetch(0);
+        mover_type mover(block, threadIdx.x - Layout::runners);
+        typename mover_type::kept_type before;
         const auto finish = [&](index tile) {
             done[tile % 2].wait(tile / 2);
-            mover.finish(tile * Layout::tokens, half(tile));
+            mover.finish(tile * Layout::tokens, half(tile), before);
         };
+        mover.fetch(0);
         for (index tile = 0; tile < tiles; ++tile) {
-            mover.prepare(tile * Layout::tokens, half(tile));
+            const auto kept = mover.prepare(tile * Layout::tokens, half(tile));
             ready[tile % 2].arrive();
             if (tile + 1 < tiles) mover.fetch((tile + 1) * Layout::tokens);
             if (tile > 0) finish(tile - 1);
+            before = kept;
         }
         if (tiles > 0) finish(tiles - 1);
     } else {
@@ -111,12 +115,12 @@ __global__ void __launch_bounds__(Layout::threads, Layout::blocks)
     }
 }
 
-template <class Layout, bool General, class T, class Param>
+template <class Layout, scan_form Form, class T, class Param>
 void launch_selective_scan(const selective_scan_args<T, Param>& a, cudaStream_t stream)
 {
-    constexpr int bytes = scan_block<Layout, General, T, Param>::bytes;
+    constexpr int bytes = scan_block<Layout, Form, T, Param>::bytes;
     constexpr const char* op = "cuda::selective_scan";
-    const auto kernel = selective_scan_kernel<Layout, General, T, Param>;
+    const auto kernel = selective_scan_kernel<Layout, Form, T, Param>;
     require_success(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     const index blocks = (a.u.extent(2) + Layout::channels - 1) / Layout::channels * a.u.extent(0);
     ssmkit::detail::require(blocks < (index{1} << 31), op, "u", "has more rows and channels than a grid has blocks");
@@ -155,26 +159,42 @@ void selective_scan(const selective_scan_args<T, Param>& a, std::span<std::byte>
     // The general form exists in two layouts alone: each is a kernel to compile.
     const auto try_plain = [&]<class Layout>(Layout) {
         if (!plain || !shared(a.B, Layout::channels) || !shared(a.C, Layout::channels)) return false;
-        launch_selective_scan<Layout, false>(a, stream);
+        launch_selective_scan<Layout, scan_form::plain>(a, stream);
         return true;
     };
     if constexpr (complex) {  // decays, inputs and C of a group take twice the registers
         if (state <= 16 && try_plain(scan_layout<128, 0, 8, 2, 32, 4>{})) return;
         if (state <= 64 && try_plain(scan_layout<256, 0, 32, 2, 16, 4>{})) return;
     } else if (state <= 16) {
+        const auto forward = forwards(a);
+        const auto try_words = [&]<class Layout>(Layout) {
+            const bool turned = forward.u.stride(2) != 1;
+            if (!plain || !shared(a.B, Layout::channels) || !shared(a.C, Layout::channels)) return false;
+            if (!in_scan_words(forward, turned, Layout::padded_state)) return false;
+            turned ? launch_selective_scan<Layout, scan_form::turned_words>(forward, stream)
+                   : launch_selective_scan<Layout, scan_form::words>(forward, stream);
+            return true;
+        };
+        // In words, of the peer's time (bfloat16): 12288 channels 0.42, was 0.53; 5120 channels 0.52, was 0.60; 1536 channels, which are
+        // less than a block for each of 132 multiprocessors, 0.62 or 0.71, without words 0.71 or 0.67, for 2048 or 131072 tokens.
+        // Lost: two channels or eight states to a thread, a group of tokens ahead, 1.1 to 1.5 times as long; a channel's tokens
+        // over 32 threads with a scan between them, 1.1 to 1.8 times. Movers in words were not measured in float.
+        const index channels = a.u.extent(0) * dim;
+        const bool many = channels >= 8192;
+        if (many && try_words(scan_layout<128, 0, 4, 4, 32, 4, 4>{})) return;
+        if (sizeof(T) == 2 && channels > 16 * 132 && try_words(scan_layout<128, 128, 8, 2, 64>{})) return;
         // On an H200, of the peer's time (float): 12288 channels 0.27 with four lanes, 0.34 with movers; 1536 channels 1.0 and
         // 0.41, 0.71 with eight lanes and no movers; 5120 channels 0.42 and 0.36. Sixteen lanes, fewer or more movers, tiles of
         // 32 tokens, blocks of half or twice the channels, more blocks by fewer registers: none was better.
-        const bool many = a.u.extent(0) * dim >= 8192;
         if (many ? try_plain(scan_layout<128, 0, 4, 4, 16, 8, 4>{}) : try_plain(scan_layout<128, 256, 8, 2, 64>{})) return;
     } else if (state <= 64) {
         if (try_plain(scan_layout<256, 0, 16, 4, 16>{})) return;
     } else if (state <= 256) {
         if (try_plain(scan_layout<256, 0, 32, 8, 8>{})) return;
     }
-    if (state <= 32) return launch_selective_scan<scan_layout<128, 0, 8, 4, 16>, true>(a, stream);
-    if (state <= 512) return launch_selective_scan<scan_layout<256, 0, 32, 16, 8>, true>(a, stream);
-    if constexpr (!complex) launch_selective_scan<scan_layout<256, 0, 32, 32, 8>, true>(a, stream);
+    if (state <= 32) return launch_selective_scan<scan_layout<128, 0, 8, 4, 16>, scan_form::general>(a, stream);
+    if (state <= 512) return launch_selective_scan<scan_layout<256, 0, 32, 16, 8>, scan_form::general>(a, stream);
+    if constexpr (!complex) launch_selective_scan<scan_layout<256, 0, 32, 32, 8>, scan_form::general>(a, stream);
 }
 
 /// The same where selective_scan_workspace_size is 0; otherwise shape_error.

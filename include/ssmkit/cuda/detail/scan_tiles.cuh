@@ -23,9 +23,11 @@ struct scan_layout {
     static constexpr int quads = tokens / 4;  // registers of four tokens move between global and shared memory
     static constexpr int row = tokens + 4;    // of shared memory: neighbouring threads read 16 bytes each without conflicts
     static constexpr int plane = channels * row;
-    // A lane's shares of the outputs: eight threads that write together meet eight different groups of banks.
-    static constexpr int lane_plane = plane + 4 * (lanes < 8 ? 8 / lanes : 1);
 };
+
+/// What a kernel asks for at every token: all options; none of reset, snapshots, order and maps of several groups; nor strides that
+/// words do not fit, nor states that are not there, in words along channels or (turned) along time.
+enum class scan_form { general, plain, words, turned_words };
 
 /// The position that is visited at a step.
 template <class Args>
@@ -42,18 +44,25 @@ __device__ __forceinline__ void store_four(float* at, float x, float y, float z,
 }
 __device__ __forceinline__ float element(const float4& q, int j) { return j == 0 ? q.x : j == 1 ? q.y : j == 2 ? q.z : q.w; }
 
-/// Which batch row and channels a block has, and where things lie in its shared memory: two halves, a tile each. `General`
-/// has what the plain case need not ask for at every token: maps of several groups, resets, snapshots, an order.
-template <class Layout, bool General, class T, class Param>
+/// Which batch row and channels a block has, and where things lie in its shared memory: a tile, or two where movers work ahead.
+template <class Layout, scan_form Form, class T, class Param>
 struct scan_block {
     using layout = Layout;
     using args = selective_scan_args<T, Param>;
-    static constexpr bool general = General;
+    static constexpr bool general = Form == scan_form::general, turned = Form == scan_form::turned_words;
+    static constexpr bool words = Form == scan_form::words || turned;
     static constexpr int parts = ssmkit::detail::is_complex<Param> ? 2 : 1, map_rows = Layout::padded_state * parts;
-    // Planes of a half: delta, delta u, D u, silu(z), each (channels, row); then B, C, (states, row) each; then the lanes' sums.
-    static constexpr int delta_u = Layout::plane, skipped = 2 * Layout::plane, gate = 3 * Layout::plane, B = 4 * Layout::plane;
-    static constexpr int C = B + (General ? 0 : map_rows * Layout::row), sums = C + (General ? 0 : map_rows * Layout::row);
-    static constexpr int half = sums + Layout::lanes * Layout::lane_plane, bytes = 2 * 4 * half;
+    // Planes of a tile: delta, delta u, D u, silu(z), each (channels, row); then B, C, (states, row) each; then the lanes' sums.
+    // In words, D u and silu(z) stay with the thread that finishes them.
+    static constexpr int delta_u = Layout::plane, skipped = 2 * Layout::plane, gate = 3 * Layout::plane;
+    static constexpr int B = (words ? 2 : 4) * Layout::plane;
+    static constexpr int C = B + (general ? 0 : map_rows * Layout::row), sums = C + (general ? 0 : map_rows * Layout::row);
+    // A lane's shares of the outputs: eight threads that write together meet eight different groups of banks.
+    static constexpr int lane_plane = Layout::plane + 4 * (words ? 2 : Layout::lanes < 8 ? 8 / Layout::lanes : 1);
+    static constexpr int tile = sums + Layout::lanes * lane_plane, bytes = (Layout::movers ? 2 : 1) * 4 * tile;
+
+    /// What lies in a row of so many: neighbours that came in one word lie half of the rows apart, which keeps banks apart.
+    __device__ __forceinline__ static int in_row(int r, int rows) { return words ? 2 * (r % (rows / 2)) + r / (rows / 2) : r; }
 
     const args& a;
     index length, dim, state, b, c0;
@@ -76,6 +85,7 @@ struct scan_mover {
     using T = typename decltype(args::u)::value_type;
     static constexpr int parts = Block::parts, channels = layout::channels, quads = layout::quads, row = layout::row;
     static constexpr int threads = layout::moving, map_rows = Block::map_rows;
+    struct kept_type {};  ///< of a tile, from prepare to finish
     static constexpr int items = (channels * quads + threads - 1) / threads;
     static constexpr int map_items = Block::general ? 1 : (map_rows * quads + threads - 1) / threads;
     using map_element = std::conditional_t<parts == 2, float, std::remove_const_t<T>>;
@@ -234,7 +244,7 @@ struct scan_mover {
     }
 
     /// What was fetched, ready for the recurrence. Beyond the last token the step is 0, which leaves the state as it is.
-    __device__ __forceinline__ void prepare(index first, float* half)
+    __device__ __forceinline__ kept_type prepare(index first, float* tile)
     {
         const bool all = whole(first);
         for_each_item([&](int k, int i) {
@@ -255,7 +265,7 @@ struct scan_mover {
                     if (j >= count) d[j] = x[j] = 0.0f;
                 }
             }
-            float* const at = half + channel_of(i) * row + 4 * quad_of(i);
+            float* const at = tile + channel_of(i) * row + 4 * quad_of(i);
             store_four(at, d[0], d[1], d[2], d[3]);
             store_four(at + Block::delta_u, d[0] * x[0], d[1] * x[1], d[2] * x[2], d[3] * x[3]);
             store_four(at + Block::skipped, skip[k] * x[0], skip[k] * x[1], skip[k] * x[2], skip[k] * x[3]);
@@ -268,20 +278,21 @@ struct scan_mover {
         });
         if constexpr (!Block::general) {
             for_each_map_item([&](int k, int i) {
-                float* const at = half + map_row_of(i) * row + 4 * map_quad_of(i);
+                float* const at = tile + map_row_of(i) * row + 4 * map_quad_of(i);
                 store_four(at + Block::B, widened(B[k][0]), widened(B[k][1]), widened(B[k][2]), widened(B[k][3]));
                 store_four(at + Block::C, widened(C[k][0]), widened(C[k][1]), widened(C[k][2]), widened(C[k][3]));
             });
         }
+        return {};
     }
 
     /// The lanes' sums, in their order; gate; store.
-    __device__ __forceinline__ void finish(index first, const float* half)
+    __device__ __forceinline__ void finish(index first, const float* tile, kept_type)
     {
         const bool all = whole(first);
         const index far_y = way * a.y.stride(1);
         for_each_item([&](int k, int i) {
-            const float* const at = half + channel_of(i) * row + 4 * quad_of(i);
+            const float* const at = tile + channel_of(i) * row + 4 * quad_of(i);
             const float4 skipped = four_at(at + Block::skipped), gate = gated ? four_at(at + Block::gate) : float4{};
             float p[4] = {skipped.x, skipped.y, skipped.z, skipped.w};
             constexpr int together = layout::lanes < 8 ? layout::lanes : 8;  // loads before the first sum waits for one
@@ -289,7 +300,7 @@ struct scan_mover {
             for (int lane = 0; lane < layout::lanes; lane += together) {
                 float4 share[together];
 #pragma unroll
-                for (int l = 0; l < together; ++l) share[l] = four_at(at + Block::sums + (lane + l) * layout::lane_plane);
+                for (int l = 0; l < together; ++l) share[l] = four_at(at + Block::sums + (lane + l) * Block::lane_plane);
 #pragma unroll
                 for (int l = 0; l < together; ++l) {
 #pragma unroll
@@ -327,7 +338,8 @@ struct scan_mover {
     }
 };
 
-/// The recurrence of a thread's states, which stay in registers from the first token to the last.
+/// The recurrence of a thread's states, which stay in registers from the first token to the last. In words, neighbouring
+/// threads are two channels of a lane, then come the lanes.
 template <class Block>
 struct scan_runner {
     using layout = typename Block::layout;
@@ -350,8 +362,10 @@ struct scan_runner {
     float rate[states][parts], h[states][parts];
 
     __device__ __forceinline__ explicit scan_runner(const Block& block)
-        : block(block), a(block.a), lane(threadIdx.x % layout::lanes), own(threadIdx.x / layout::lanes), c(block.c0 + own),
-          active(c < block.dim)
+        : block(block), a(block.a),
+          lane(Block::words ? threadIdx.x / 2 % layout::lanes : threadIdx.x % layout::lanes),
+          own(Block::words ? threadIdx.x / (2 * layout::lanes) * 2 + threadIdx.x % 2 : threadIdx.x / layout::lanes),
+          c(block.c0 + Block::in_row(own, layout::channels)), active(c < block.dim)
     {
 #pragma unroll
         for (int s = 0; s < states; ++s) {
@@ -365,8 +379,11 @@ struct scan_runner {
         }
     }
 
-    __device__ __forceinline__ index state_of(int s) const { return lane + s * layout::lanes; }
-    __device__ __forceinline__ bool has(int s) const { return active && state_of(s) < block.state; }
+    __device__ __forceinline__ index state_of(int s) const
+    {
+        return Block::in_row(lane + s * layout::lanes, layout::padded_state);
+    }
+    __device__ __forceinline__ bool has(int s) const { return active && (Block::words || state_of(s) < block.state); }
 
     __device__ __forceinline__ void store_state(Param* to, index stride) const
     {
@@ -418,15 +435,15 @@ struct scan_runner {
         }
     }
 
-    __device__ __forceinline__ void prepare_group(const float* half, int t0, prepared& to) const
+    __device__ __forceinline__ void prepare_group(const float* tile, int t0, prepared& to) const
     {
 #pragma unroll
         for (int q = 0; q < group; q += 4) {
-            const float* const at = half + own * row + t0 + q;
+            const float* const at = tile + own * row + t0 + q;
             const float4 d = four_at(at), x = four_at(at + Block::delta_u);
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                const float* const map = half + (lane + s * layout::lanes) * parts * row + t0 + q;
+                const float* const map = tile + (lane + s * layout::lanes) * parts * row + t0 + q;
                 float4 B[parts], C[parts];
 #pragma unroll
                 for (int part = 0; part < parts; ++part) {
@@ -447,7 +464,7 @@ struct scan_runner {
         }
     }
 
-    __device__ __forceinline__ void run_group(float* half, int t0, const prepared& g)
+    __device__ __forceinline__ void run_group(float* tile, int t0, const prepared& g)
     {
         float p[group] = {};
 #pragma unroll
@@ -455,37 +472,45 @@ struct scan_runner {
 #pragma unroll
             for (int s = 0; s < states; ++s) advance(s, g.decay[s][j], g.input[s][j], g.C[s][j], p[j]);
         }
-        store_sums(half, t0, p);
+        store_sums(tile, t0, p);
     }
 
-    __device__ __forceinline__ void store_sums(float* half, int t0, const float (&p)[group]) const
+    __device__ __forceinline__ void store_sums(float* tile, int t0, const float (&p)[group]) const
     {
-        float* const at = half + Block::sums + lane * layout::lane_plane + own * row + t0;
+        float* const at = tile + Block::sums + lane * Block::lane_plane + own * row + t0;
 #pragma unroll
         for (int q = 0; q < group; q += 4) store_four(at + q, p[q], p[q + 1], p[q + 2], p[q + 3]);
     }
 
     /// A tile. Sums of C h over a thread's states go to shared memory: summing them over lanes by shuffles took a quarter of all
     /// instructions.
-    __device__ __forceinline__ void run(index first, float* half)
+    __device__ __forceinline__ void run(index first, float* tile)
     {
         if constexpr (Block::general) {
-            run_general(first, half);
+            run_general(first, tile);
+        } else if constexpr (Block::words && layout::movers == 0) {
+            // Warps of other blocks fill the gaps: a group ahead took 1.1 times as long.
+#pragma unroll 2
+            for (int t0 = 0; t0 < layout::tokens; t0 += group) {
+                prepared now;
+                prepare_group(tile, t0, now);
+                run_group(tile, t0, now);
+            }
         } else {
             prepared now;
-            prepare_group(half, 0, now);
+            prepare_group(tile, 0, now);
 #pragma unroll 2
             for (int t0 = 0; t0 + group < layout::tokens; t0 += group) {
                 prepared next;
-                prepare_group(half, t0 + group, next);
-                run_group(half, t0, now);
+                prepare_group(tile, t0 + group, next);
+                run_group(tile, t0, now);
                 now = next;
             }
-            run_group(half, layout::tokens - group, now);
+            run_group(tile, layout::tokens - group, now);
         }
     }
 
-    __device__ __forceinline__ void run_general(index first, float* half)
+    __device__ __forceinline__ void run_general(index first, float* tile)
     {
         const index channel = min(c, block.dim - 1), B_group = channel / (block.dim / a.B.extent(2));
         const index C_group = channel / (block.dim / a.C.extent(2));
@@ -498,7 +523,7 @@ struct scan_runner {
                 const index t = visited(a, at);
                 store_snapshots(at);
                 const bool reset = a.reset.data() && a.reset(block.b, t) != 0;
-                const float d = half[own * row + t0 + j], x = half[Block::delta_u + own * row + t0 + j];
+                const float d = tile[own * row + t0 + j], x = tile[Block::delta_u + own * row + t0 + j];
 #pragma unroll
                 for (int s = 0; s < states; ++s) {
                     if (!has(s)) continue;
@@ -519,7 +544,7 @@ struct scan_runner {
                     advance(s, decay, input, C, p[j]);
                 }
             }
-            store_sums(half, t0, p);
+            store_sums(tile, t0, p);
         }
     }
 
